@@ -1,0 +1,170 @@
+/* _sleeploop: the C half of sleeploop. This file is the module only; its parts are
+ * in csrc/, one translation unit in which every symbol is static.
+ */
+#include "csrc/compat.h"
+
+static struct PyModuleDef sleeploop_module;
+
+#include "csrc/loop.h"
+
+static PyMethodDef module_methods[] = {
+    {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
+    {"create_task", (PyCFunction)(void (*)(void))module_py_create_task,
+     METH_FASTCALL | METH_KEYWORDS, create_task_doc},
+    {"current_task", module_py_current_task, METH_NOARGS, current_task_doc},
+    {"current_loop", module_py_current_loop, METH_NOARGS, current_loop_doc},
+    {"sleep", module_py_sleep, METH_O, sleep_doc},
+    {"sleep_until", module_py_sleep_until, METH_O, sleep_until_doc},
+    {"sleep_forever", module_py_sleep_forever, METH_NOARGS, sleep_forever_doc},
+    {"checkpoint", module_py_checkpoint, METH_NOARGS, checkpoint_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(cancelled_error_doc,
+"Raised at the await of a task that has been cancelled; at every one, until it ends.\n"
+"\n"
+"A BaseException, so that `except Exception` does not swallow it.\n");
+PyDoc_STRVAR(deadlock_error_doc,
+"Every task waits, and nothing could ever wake one. The message tells who waits for what.\n");
+PyDoc_STRVAR(loop_closed_error_doc, "The loop has run already; a loop runs once.\n");
+
+/* Creates *type from spec and adds it to the module under its own name if `exported`. */
+static int
+add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type, int exported)
+{
+    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (*type == NULL) {
+        return -1;
+    }
+    return exported ? PyModule_AddType(module, *type) : 0;
+}
+
+static int
+add_exception(PyObject *module, const char *qualified, const char *doc, PyObject *base,
+              PyObject **exception)
+{
+    *exception = PyErr_NewExceptionWithDoc(qualified, doc, base, NULL);
+    if (*exception == NULL) {
+        return -1;
+    }
+    return PyModule_AddType(module, (PyTypeObject *)*exception);
+}
+
+static int
+module_exec(PyObject *module)
+{
+    ModuleState *state = PyModule_GetState(module);
+    const struct {
+        PyObject **at;
+        const char *text;
+    } strings[] = {
+        {&state->str_send, "send"},
+        {&state->str_throw, "throw"},
+        {&state->str_close, "close"},
+        {&state->str_aclose, "aclose"},
+    };
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(strings); i++) {
+        *strings[i].at = PyUnicode_InternFromString(strings[i].text);
+        if (*strings[i].at == NULL) {
+            return -1;
+        }
+    }
+    if (walltime_init(state) < 0) {
+        return -1;
+    }
+    state->StatsType = PyStructSequence_NewType(&stats_desc);
+    if (state->StatsType == NULL || PyModule_AddType(module, state->StatsType) < 0) {
+        return -1;
+    }
+    if (add_type(module, &loop_spec, &state->LoopType, 1) < 0
+        || add_type(module, &task_spec, &state->TaskType, 1) < 0
+        || add_type(module, &sleep_spec, &state->SleepType, 0) < 0
+        || add_type(module, &join_spec, &state->JoinType, 0) < 0) {
+        return -1;
+    }
+    if (add_exception(module, "sleeploop.CancelledError", cancelled_error_doc,
+                      PyExc_BaseException, &state->CancelledError) < 0
+        || add_exception(module, "sleeploop.DeadlockError", deadlock_error_doc,
+                         PyExc_RuntimeError, &state->DeadlockError) < 0
+        || add_exception(module, "sleeploop.LoopClosedError", loop_closed_error_doc,
+                         PyExc_RuntimeError, &state->LoopClosedError) < 0) {
+        return -1;
+    }
+    return 0;
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    ModuleState *state = PyModule_GetState(module);
+    Py_VISIT(state->LoopType);
+    Py_VISIT(state->TaskType);
+    Py_VISIT(state->SleepType);
+    Py_VISIT(state->JoinType);
+    Py_VISIT(state->StatsType);
+    Py_VISIT(state->CancelledError);
+    Py_VISIT(state->DeadlockError);
+    Py_VISIT(state->LoopClosedError);
+    Py_VISIT(state->datetime_type);
+    Py_VISIT(state->timedelta_type);
+    Py_VISIT(state->utc);
+    Py_VISIT(state->epoch);
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    ModuleState *state = PyModule_GetState(module);
+    Py_CLEAR(state->LoopType);
+    Py_CLEAR(state->TaskType);
+    Py_CLEAR(state->SleepType);
+    Py_CLEAR(state->JoinType);
+    Py_CLEAR(state->StatsType);
+    Py_CLEAR(state->CancelledError);
+    Py_CLEAR(state->DeadlockError);
+    Py_CLEAR(state->LoopClosedError);
+    Py_CLEAR(state->datetime_type);
+    Py_CLEAR(state->timedelta_type);
+    Py_CLEAR(state->utc);
+    Py_CLEAR(state->epoch);
+    Py_CLEAR(state->str_send);
+    Py_CLEAR(state->str_throw);
+    Py_CLEAR(state->str_close);
+    Py_CLEAR(state->str_aclose);
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    (void)module_clear((PyObject *)module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+PyDoc_STRVAR(module_doc, "The C half of sleeploop; import sleeploop instead.");
+
+static struct PyModuleDef sleeploop_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_sleeploop",
+    .m_doc = module_doc,
+    .m_size = sizeof(ModuleState),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__sleeploop(void)
+{
+    return PyModuleDef_Init(&sleeploop_module);
+}

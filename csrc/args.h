@@ -1,0 +1,260 @@
+/* args.h: from Python arguments to C values, with errors that name the value. */
+#ifndef SLEEPLOOP_ARGS_H
+#define SLEEPLOOP_ARGS_H
+
+#include "state.h"
+
+/* repr(obj) for an error message: cut short, and never an error of its own. New
+ * reference, or NULL when even that cannot be had. */
+static PyObject *
+describe(PyObject *obj)
+{
+    PyObject *text = PyUnicode_FromFormat("%.200R", obj);
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        text = PyUnicode_FromFormat("<%.100s object>", Py_TYPE(obj)->tp_name);
+    }
+    return text;
+}
+
+/* Raises `type`; format takes the function's name (%s), the object (%U) and tail (%s). */
+static void
+raise_about(PyObject *type, const char *format, const char *function, PyObject *obj,
+            const char *tail)
+{
+    PyObject *text = describe(obj);
+    if (text != NULL) {
+        PyErr_Format(type, format, function, text, tail);
+        Py_DECREF(text);
+    }
+}
+
+/* Parses METH_FASTCALL | METH_KEYWORDS arguments. names lists the parameters,
+ * NULL at the end; the first n_positional may be given by position, the first
+ * n_required must be given. Fills out[] with borrowed references, NULL where an
+ * argument is missing. 0, or -1 with a TypeError. */
+static int
+args_parse(const char *function, const char *const *names, Py_ssize_t n_positional,
+           Py_ssize_t n_required, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames,
+           PyObject **out)
+{
+    if (n_args > n_positional) {
+        PyErr_Format(PyExc_TypeError, "%s takes %zd positional argument%s but %zd were given",
+                     function, n_positional, n_positional == 1 ? "" : "s", n_args);
+        return -1;
+    }
+    Py_ssize_t n_names = 0;
+    for (; names[n_names] != NULL; n_names++) {
+        out[n_names] = n_names < n_args ? args[n_names] : NULL;
+    }
+    Py_ssize_t n_kwargs = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    for (Py_ssize_t k = 0; k < n_kwargs; k++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, k);
+        Py_ssize_t i = 0;
+        while (i < n_names && PyUnicode_CompareWithASCIIString(name, names[i]) != 0) {
+            i++;
+        }
+        if (i == n_names) {
+            PyErr_Format(PyExc_TypeError, "%s got an unexpected keyword argument %R", function,
+                         name);
+            return -1;
+        }
+        if (out[i] != NULL) {
+            PyErr_Format(PyExc_TypeError, "%s got multiple values for argument '%s'", function,
+                         names[i]);
+            return -1;
+        }
+        out[i] = args[n_args + k];
+    }
+    for (Py_ssize_t i = 0; i < n_required; i++) {
+        if (out[i] == NULL) {
+            PyErr_Format(PyExc_TypeError, "%s is missing the argument '%s'", function, names[i]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The nearest nanosecond; what lies outside of int64 becomes TIME_FOREVER, or
+ * -TIME_FOREVER. A positive time never becomes zero. -1 and ValueError for nan. */
+static int
+ns_from_double(const char *function, double seconds, int64_t *ns)
+{
+    if (isnan(seconds)) {
+        PyErr_Format(PyExc_ValueError, "%s: the time must be a number, not nan", function);
+        return -1;
+    }
+    /* Whole seconds and the fraction are both exact; their product by 1e9 would not be. */
+    double whole = floor(seconds);
+    if (whole >= (double)(TIME_FOREVER / NS_PER_SEC)) {
+        *ns = TIME_FOREVER;
+    }
+    else if (whole <= -(double)(TIME_FOREVER / NS_PER_SEC)) {
+        *ns = -TIME_FOREVER;
+    }
+    else {
+        *ns = (int64_t)whole * NS_PER_SEC + (int64_t)nearbyint((seconds - whole) * 1e9);
+        if (*ns == 0 && seconds > 0) {
+            *ns = 1;
+        }
+    }
+    return 0;
+}
+
+static int
+ns_from_int(PyObject *number, int64_t *ns)
+{
+    int overflow;
+    long long seconds = PyLong_AsLongLongAndOverflow(number, &overflow);
+    if (seconds == -1 && !overflow && PyErr_Occurred()) {
+        return -1;
+    }
+    const int64_t limit = TIME_FOREVER / NS_PER_SEC;
+    if (overflow > 0 || (!overflow && seconds >= limit)) {
+        *ns = TIME_FOREVER;
+    }
+    else if (overflow < 0 || seconds <= -limit) {
+        *ns = -TIME_FOREVER;
+    }
+    else {
+        *ns = seconds * NS_PER_SEC;
+    }
+    return 0;
+}
+
+/* A number of seconds: int, float, or anything with __index__ or __float__.
+ * *is_number is 0, and 0 is returned, if the object is nothing of the kind. */
+static int
+ns_from_number(const char *function, PyObject *number, int64_t *ns, int *is_number)
+{
+    *is_number = 1;
+    if (PyFloat_CheckExact(number)) {
+        return ns_from_double(function, PyFloat_AS_DOUBLE(number), ns);
+    }
+    if (PyLong_Check(number)) {
+        return ns_from_int(number, ns);
+    }
+    PyNumberMethods *methods = Py_TYPE(number)->tp_as_number;
+    if (methods != NULL && methods->nb_float != NULL) {
+        double seconds = PyFloat_AsDouble(number);
+        if (seconds == -1.0 && PyErr_Occurred()) {
+            return -1;
+        }
+        return ns_from_double(function, seconds, ns);
+    }
+    if (PyIndex_Check(number)) {
+        PyObject *index = PyNumber_Index(number);
+        if (index == NULL) {
+            return -1;
+        }
+        int rc = ns_from_int(index, ns);
+        Py_DECREF(index);
+        return rc;
+    }
+    *is_number = 0;
+    return 0;
+}
+
+static void
+not_a_coroutine(const char *function, PyObject *obj)
+{
+    const char *hint = "";
+    if (PyFunction_Check(obj) || PyMethod_Check(obj)) {
+        hint = "; call it first, f() instead of f";
+    }
+    else if (PyAsyncGen_CheckExact(obj)) {
+        hint = "; an async generator is iterated with 'async for' inside a coroutine";
+    }
+    else if (Py_TYPE(obj)->tp_as_async != NULL && Py_TYPE(obj)->tp_as_async->am_await != NULL) {
+        hint = "; await it inside an 'async def' function instead";
+    }
+    raise_about(PyExc_TypeError, "%s takes a coroutine, not %U%s", function, obj, hint);
+}
+
+/* A coroutine that can still be started: native, a generator, or anything with
+ * send, throw and close. 0, or -1 with TypeError or RuntimeError. */
+static int
+check_coroutine(ModuleState *state, const char *function, PyObject *coro)
+{
+    if (PyCoro_CheckExact(coro) || PyGen_CheckExact(coro)) {
+        int how_far = compat_coro_state(coro);
+        if (how_far <= CORO_NEW) {
+            return how_far < 0 ? -1 : 0;
+        }
+        const char *why = how_far == CORO_FINISHED  ? "has already finished"
+                          : how_far == CORO_RUNNING ? "is running"
+                                                    : "was already started elsewhere";
+        raise_about(PyExc_RuntimeError,
+                    "%s takes a coroutine that has not been started, but %U %s", function, coro,
+                    why);
+        return -1;
+    }
+    PyObject *names[] = {state->str_send, state->str_throw, state->str_close};
+    int found = !PyType_Check(coro);
+    for (size_t i = 0; found && i < Py_ARRAY_LENGTH(names); i++) {
+        PyObject *method;
+        found = PyObject_GetOptionalAttr(coro, names[i], &method);
+        if (found < 0) {
+            return -1;
+        }
+        Py_XDECREF(method);
+    }
+    if (!found) {
+        not_a_coroutine(function, coro);
+        return -1;
+    }
+    return 0;
+}
+
+/* speed=: positive, inf allowed. NULL or None: the environment's SLEEPLOOP_SPEED, else 1. */
+static int
+speed_from_object(PyObject *obj, double *speed)
+{
+    static const char wanted[] = "%s must be a positive number or inf, not %U%s";
+    PyObject *text = NULL;
+    const char *source = "speed";
+    if (obj == NULL || obj == Py_None) {
+        PyObject *os = PyImport_ImportModule("os");
+        PyObject *environ = os != NULL ? PyObject_GetAttrString(os, "environ") : NULL;
+        text = environ != NULL ? PyObject_CallMethod(environ, "get", "ss", "SLEEPLOOP_SPEED", "")
+                               : NULL;
+        Py_XDECREF(environ);
+        Py_XDECREF(os);
+        if (text == NULL) {
+            return -1;
+        }
+        if (!PyUnicode_Check(text) || PyUnicode_GET_LENGTH(text) == 0) {
+            Py_DECREF(text);
+            *speed = 1.0;
+            return 0;
+        }
+        obj = text;
+        source = "the environment variable SLEEPLOOP_SPEED";
+    }
+    int rc = -1;
+    PyObject *number = text != NULL ? PyFloat_FromString(text) : NULL;
+    if (text != NULL && number == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_ValueError)) {
+            raise_about(PyExc_ValueError, wanted, source, obj, "");
+        }
+        goto done;
+    }
+    *speed = PyFloat_AsDouble(number != NULL ? number : obj);
+    if (*speed == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            raise_about(PyExc_TypeError, wanted, source, obj, "");
+        }
+        goto done;
+    }
+    if (!(*speed > 0)) {  /* nan as well */
+        raise_about(PyExc_ValueError, wanted, source, obj, "");
+        goto done;
+    }
+    rc = 0;
+done:
+    Py_XDECREF(number);
+    Py_XDECREF(text);
+    return rc;
+}
+
+#endif /* SLEEPLOOP_ARGS_H */

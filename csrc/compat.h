@@ -1,0 +1,162 @@
+/* compat.h: one C API for every CPython that is supported.
+ *
+ * The only file that may ask for PY_VERSION_HEX. Everything else is written
+ * against the newest names; what an older version lacks is defined here.
+ */
+#ifndef SLEEPLOOP_COMPAT_H
+#define SLEEPLOOP_COMPAT_H
+
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
+#include <Python.h>
+#include <structmember.h>  /* T_PYSSIZET and READONLY, in Python.h from 3.12 on */
+#include <stdint.h>
+
+#if PY_VERSION_HEX < 0x030B0000
+#error "sleeploop needs CPython 3.11 or newer"
+#endif
+
+#if PY_VERSION_HEX < 0x030C0000
+/* Returns a new reference to the raised exception, normalised and with its
+ * traceback attached, and clears the error indicator; NULL if there is none. */
+static inline PyObject *
+PyErr_GetRaisedException(void)
+{
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    if (type == NULL) {
+        return NULL;
+    }
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (tb != NULL) {
+        PyException_SetTraceback(value, tb);
+    }
+    Py_DECREF(type);
+    Py_XDECREF(tb);
+    return value;
+}
+
+/* Steals exc, which may be NULL. */
+static inline void
+PyErr_SetRaisedException(PyObject *exc)
+{
+    if (exc == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    PyErr_Restore(Py_NewRef(Py_TYPE(exc)), exc, PyException_GetTraceback(exc));
+}
+#endif
+
+#if PY_VERSION_HEX < 0x030D0000
+/* 1 and a new reference, 0 and NULL if there is no such attribute, -1 on error. */
+static inline int
+PyObject_GetOptionalAttr(PyObject *obj, PyObject *name, PyObject **result)
+{
+    *result = PyObject_GetAttr(obj, name);
+    if (*result != NULL) {
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+/* 1 and a new reference, or 0 and NULL when the referent is gone. */
+static inline int
+PyWeakref_GetRef(PyObject *ref, PyObject **result)
+{
+    PyObject *obj = PyWeakref_GetObject(ref);  /* borrowed; None when dead */
+    *result = obj == Py_None ? NULL : Py_NewRef(obj);
+    return *result != NULL;
+}
+#endif
+
+#if PY_VERSION_HEX < 0x030D0000
+/* Declared, but not exported before 3.13. Never fails: an fd that the signal module
+ * refuses (the former one may have been closed meanwhile) leaves none set. */
+static int
+compat_set_wakeup_fd(int fd)
+{
+    int old = -1;
+    PyObject *signal = PyImport_ImportModule("signal");
+    PyObject *result =
+        signal != NULL ? PyObject_CallMethod(signal, "set_wakeup_fd", "i", fd) : NULL;
+    if (result != NULL) {
+        old = (int)PyLong_AsLong(result);
+        Py_DECREF(result);
+    }
+    Py_XDECREF(signal);
+    PyErr_Clear();
+    return result == NULL && fd != -1 ? compat_set_wakeup_fd(-1) : old;
+}
+#else
+#define compat_set_wakeup_fd PySignal_SetWakeupFd
+#endif
+
+/* How far a native coroutine or generator has come. */
+enum coro_state { CORO_NEW, CORO_SUSPENDED, CORO_RUNNING, CORO_FINISHED };
+
+#if PY_VERSION_HEX < 0x030E0000
+
+#if PY_VERSION_HEX < 0x030D0000
+#define COMPAT_FRAME_CREATED (-2)
+#else
+#define COMPAT_FRAME_CREATED (-3)
+#endif
+
+/* op is an exact coroutine or generator. Reading the frame's state costs
+ * nothing; asking for cr_frame would create a frame object for each task. */
+static inline int
+compat_coro_state(PyObject *op)
+{
+    int8_t state = ((PyGenObject *)op)->gi_frame_state;
+    if (state > 0) {
+        return CORO_FINISHED;
+    }
+    if (state == 0) {
+        return CORO_RUNNING;
+    }
+    return state == COMPAT_FRAME_CREATED ? CORO_NEW : CORO_SUSPENDED;
+}
+
+#else
+
+/* The struct is opaque from 3.14 on; -1 with an exception set on error. */
+static inline int
+compat_coro_state(PyObject *op)
+{
+    static const struct {
+        const char *coro, *gen;
+        int state;
+    } questions[] = {
+        {"cr_running", "gi_running", CORO_RUNNING},
+        {"cr_suspended", "gi_suspended", CORO_SUSPENDED},
+    };
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(questions); i++) {
+        PyObject *answer = PyObject_GetAttrString(
+            op, PyCoro_CheckExact(op) ? questions[i].coro : questions[i].gen);
+        if (answer == NULL) {
+            return -1;
+        }
+        int yes = PyObject_IsTrue(answer);
+        Py_DECREF(answer);
+        if (yes != 0) {
+            return yes < 0 ? -1 : questions[i].state;
+        }
+    }
+    PyObject *frame = PyObject_GetAttrString(op, PyCoro_CheckExact(op) ? "cr_frame" : "gi_frame");
+    if (frame == NULL) {
+        return -1;
+    }
+    int finished = frame == Py_None;
+    Py_DECREF(frame);
+    return finished ? CORO_FINISHED : CORO_NEW;
+}
+
+#endif
+
+#endif /* SLEEPLOOP_COMPAT_H */

@@ -1,0 +1,169 @@
+/* join.h: `await task`, a task waiting for another.
+ *
+ * Holds the slots of Task, since its __await__ makes a Join.
+ */
+#ifndef SLEEPLOOP_JOIN_H
+#define SLEEPLOOP_JOIN_H
+
+#include "task.h"
+
+static PyObject *
+task_am_await(PyObject *op)
+{
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    JoinObject *join = PyObject_GC_New(JoinObject, state->JoinType);
+    if (join == NULL) {
+        return NULL;
+    }
+    join->task = (TaskObject *)Py_NewRef(op);
+    join->state = TRAP_NEW;
+    PyObject_GC_Track(join);
+    return (PyObject *)join;
+}
+
+/* A join that can never end, or that the loop could not see end: -1 with RuntimeError. */
+static int
+join_check(ModuleState *state, TaskObject *task)
+{
+    LoopObject *loop = need_current_loop_borrowed(state, "awaiting a task");
+    if (loop == NULL) {
+        return -1;
+    }
+    if (task->loop != loop) {
+        raise_about(PyExc_RuntimeError, "%s: %U%s", "await", (PyObject *)task,
+                    " belongs to another loop");
+        return -1;
+    }
+    if (task == loop->current) {
+        raise_about(PyExc_RuntimeError, "%s: %U%s", "await", (PyObject *)task,
+                    " cannot wait for itself");
+        return -1;
+    }
+    return 0;
+}
+
+static PySendResult
+join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    JoinObject *self = (JoinObject *)op;
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    *result = NULL;
+    if (self->task == NULL || self->state == TRAP_DONE) {
+        return trap_used_up("task's __await__()");
+    }
+    if (!task_done(self->task)) {
+        if (join_check(state, self->task) < 0) {
+            self->state = TRAP_DONE;
+            return PYGEN_ERROR;
+        }
+        self->state = TRAP_WAITING;
+        *result = Py_NewRef(op);
+        return PYGEN_NEXT;
+    }
+    self->state = TRAP_DONE;
+    *result = task_outcome(state, self->task);
+    return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+static PyObject *
+join_tp_iternext(PyObject *op)
+{
+    return trap_next(op, join_advance);
+}
+
+static PyObject *
+join_py_send(PyObject *op, PyObject *value)
+{
+    return trap_send(op, value, join_advance);
+}
+
+static PyObject *
+join_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
+{
+    return trap_throw(&((JoinObject *)op)->state, args, n_args);
+}
+
+static PyObject *
+join_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    ((JoinObject *)op)->state = TRAP_DONE;
+    Py_RETURN_NONE;
+}
+
+static int
+join_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((JoinObject *)op)->task);
+    return 0;
+}
+
+static int
+join_tp_clear(PyObject *op)
+{
+    Py_CLEAR(((JoinObject *)op)->task);
+    return 0;
+}
+
+static void
+join_tp_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    (void)join_tp_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef join_methods[] = {
+    {"send", join_py_send, METH_O, PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
+    {"throw", (PyCFunction)(void (*)(void))join_py_throw, METH_FASTCALL,
+     PyDoc_STR("throw($self, exception, /, *args)\n--\n\nAs of a generator.")},
+    {"close", join_py_close, METH_NOARGS, PyDoc_STR("close($self, /)\n--\n\nAs of a generator.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot join_slots[] = {
+    {Py_tp_doc, (void *)"What `await task` waits with."},
+    {Py_tp_dealloc, join_tp_dealloc},
+    {Py_tp_traverse, join_tp_traverse},
+    {Py_tp_clear, join_tp_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, join_tp_iternext},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, join_advance},
+    {Py_tp_methods, join_methods},
+    {0, NULL},
+};
+
+static PyType_Spec join_spec = {
+    .name = "sleeploop.Join",
+    .basicsize = sizeof(JoinObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = join_slots,
+};
+
+static PyType_Slot task_slots[] = {
+    {Py_tp_doc, (void *)task_type_doc},
+    {Py_tp_dealloc, task_tp_dealloc},
+    {Py_tp_finalize, task_tp_finalize},
+    {Py_tp_traverse, task_tp_traverse},
+    {Py_tp_clear, task_tp_clear},
+    {Py_tp_repr, task_tp_repr},
+    {Py_am_await, task_am_await},
+    {Py_tp_methods, task_methods},
+    {Py_tp_getset, task_getset},
+    {Py_tp_members, task_members},
+    {0, NULL},
+};
+
+static PyType_Spec task_spec = {
+    .name = "sleeploop.Task",
+    .basicsize = sizeof(TaskObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = task_slots,
+};
+
+#endif /* SLEEPLOOP_JOIN_H */

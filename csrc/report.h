@@ -1,0 +1,143 @@
+/* report.h: where errors go that nobody is there to catch.
+ *
+ * A run collects what it will raise in loop->errors; what cannot be raised is
+ * logged by logging.getLogger("sleeploop"), and if even that fails it goes to
+ * sys.unraisablehook. Nothing here raises.
+ */
+#ifndef SLEEPLOOP_REPORT_H
+#define SLEEPLOOP_REPORT_H
+
+#include "args.h"
+
+/* Logs exc with its traceback; `message` is a new reference that is stolen, or
+ * NULL when making it failed. Any exception that is set stays as it is. */
+static void
+log_exception(PyObject *message_steal, PyObject *exc)
+{
+    PyObject *saved = NULL;
+    if (message_steal == NULL) {
+        PyErr_Clear();
+    }
+    else {
+        saved = PyErr_GetRaisedException();
+    }
+    PyObject *logging = PyImport_ImportModule("logging");
+    PyObject *logger =
+        logging != NULL ? PyObject_CallMethod(logging, "getLogger", "s", "sleeploop") : NULL;
+    PyObject *error = logger != NULL ? PyObject_GetAttrString(logger, "error") : NULL;
+    PyObject *args = error != NULL && message_steal != NULL
+                         ? Py_BuildValue("(sO)", "%s", message_steal)
+                         : NULL;
+    PyObject *kwargs = args != NULL ? Py_BuildValue("{sO}", "exc_info", exc) : NULL;
+    PyObject *done = kwargs != NULL ? PyObject_Call(error, args, kwargs) : NULL;
+    if (done == NULL) {
+        PyErr_Clear();
+        PyErr_SetRaisedException(Py_NewRef(exc));
+        PyErr_WriteUnraisable(message_steal);
+    }
+    Py_XDECREF(done);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(error);
+    Py_XDECREF(logger);
+    Py_XDECREF(logging);
+    Py_XDECREF(message_steal);
+    PyErr_SetRaisedException(saved);
+}
+
+/* Notes an error for the run to raise. The same exception counts once. */
+static void
+loop_record_error(LoopObject *loop, PyObject *exc)
+{
+    if (loop->errors != NULL) {
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(loop->errors); i++) {
+            if (PyList_GET_ITEM(loop->errors, i) == exc) {
+                return;
+            }
+        }
+        if (PyList_Append(loop->errors, exc) == 0) {
+            return;
+        }
+        PyErr_Clear();
+    }
+    log_exception(PyUnicode_FromString("an error that the run could not raise"), exc);
+}
+
+/* Marks a task's failure as seen. */
+static inline void
+task_mark_seen(TaskObject *task)
+{
+    if (task->state == TASK_FAILED && link_in_ring(&task->registered)) {
+        link_remove(&task->registered);
+    }
+}
+
+static PyObject *task_name(TaskObject *task);
+
+/* A failure that nobody can retrieve any more: logged, and raised by the run
+ * unless the task is a daemon. */
+static void
+task_report_unseen(TaskObject *task)
+{
+    task_mark_seen(task);
+    PyObject *exc = Py_NewRef(task->payload);
+    if (task->loop != NULL && task->loop->errors != NULL && !(task->flags & TASK_DAEMON)) {
+        loop_record_error(task->loop, exc);
+    }
+    PyObject *name = task_name(task);
+    log_exception(name != NULL ? PyUnicode_FromFormat(
+                      "task %R failed and nobody retrieved its exception", name)
+                               : NULL,
+                  exc);
+    Py_XDECREF(name);
+    Py_DECREF(exc);
+}
+
+/* Who waits on what, a line a task; new str, or NULL with an exception set. */
+static PyObject *
+wait_report(LoopObject *loop)
+{
+    enum { MOST = 50 };
+    PyObject *lines = PyList_New(0);
+    if (lines == NULL) {
+        return NULL;
+    }
+    PyObject *tasks = PyList_New(0);
+    Py_ssize_t n = 0;
+    for (struct link *l = loop->live.next; tasks != NULL && l != &loop->live; l = l->next) {
+        if (n++ < MOST && PyList_Append(tasks, (PyObject *)TASK_OF_REGISTERED(l)) < 0) {
+            Py_CLEAR(tasks);
+        }
+    }
+    PyObject *report = NULL;
+    for (Py_ssize_t i = 0; tasks != NULL && i < PyList_GET_SIZE(tasks); i++) {
+        PyObject *line = describe(PyList_GET_ITEM(tasks, i));  /* runs Python: tasks is a copy */
+        int rc = line != NULL ? PyList_Append(lines, line) : -1;
+        Py_XDECREF(line);
+        if (rc < 0) {
+            goto done;
+        }
+    }
+    if (tasks == NULL) {
+        goto done;
+    }
+    if (n > MOST) {
+        PyObject *more = PyUnicode_FromFormat("... and %zd more", n - MOST);
+        int rc = more != NULL ? PyList_Append(lines, more) : -1;
+        Py_XDECREF(more);
+        if (rc < 0) {
+            goto done;
+        }
+    }
+    PyObject *separator = PyUnicode_FromString("\n  ");
+    if (separator != NULL) {
+        report = PyUnicode_Join(separator, lines);
+        Py_DECREF(separator);
+    }
+done:
+    Py_XDECREF(tasks);
+    Py_DECREF(lines);
+    return report;
+}
+
+#endif /* SLEEPLOOP_REPORT_H */

@@ -1,0 +1,151 @@
+/* sigint.h: Ctrl-C during a run.
+ *
+ * The first asks the loop to cancel everything and let cleanup run, the second
+ * (or one when only async generators are left to close) raises KeyboardInterrupt on the spot. Only where Python's own handler stood;
+ * whoever set one of his own keeps it. Also answers whether signals can still
+ * change something.
+ */
+#ifndef SLEEPLOOP_SIGINT_H
+#define SLEEPLOOP_SIGINT_H
+
+#include "report.h"
+
+#include <signal.h>
+
+static PyObject *
+on_sigint(PyObject *op, PyObject *Py_UNUSED(args))
+{
+    LoopObject *loop = (LoopObject *)op;
+    int again = loop->interrupted || loop->phase == LOOP_FINALIZING;
+    loop->interrupted = 1;
+    if (again) {
+        PyErr_SetNone(PyExc_KeyboardInterrupt);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef on_sigint_def = {"on_sigint", on_sigint, METH_VARARGS, NULL};
+
+/* Python runs signal handlers in the main thread of the main interpreter only. 1, 0, or -1. */
+static int
+in_signal_thread(void)
+{
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        return 0;
+    }
+    PyObject *threading = PyImport_ImportModule("threading");
+    PyObject *thread = threading != NULL ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
+    PyObject *ident = thread != NULL ? PyObject_GetAttrString(thread, "ident") : NULL;
+    Py_XDECREF(thread);
+    Py_XDECREF(threading);
+    if (ident == NULL) {
+        return -1;
+    }
+    unsigned long main_ident = PyLong_AsUnsignedLong(ident);
+    Py_DECREF(ident);
+    if (main_ident == (unsigned long)-1 && PyErr_Occurred()) {
+        return -1;
+    }
+    return main_ident == PyThread_get_thread_ident();
+}
+
+/* signal.getsignal(SIGINT) is signal.default_int_handler? 1, 0, or -1. */
+static int
+sigint_is(PyObject *signal, PyObject *handler)
+{
+    PyObject *current = PyObject_CallMethod(signal, "getsignal", "i", SIGINT);
+    Py_XDECREF(current);
+    return current == NULL ? -1 : current == handler;
+}
+
+static int
+sigint_set(PyObject *signal, PyObject *handler)
+{
+    PyObject *old = PyObject_CallMethod(signal, "signal", "iO", SIGINT, handler);
+    Py_XDECREF(old);
+    return old == NULL ? -1 : 0;
+}
+
+/* *handler: what sigint_restore() needs, owned; NULL if nothing was installed. */
+static int
+sigint_install(LoopObject *loop, PyObject **handler)
+{
+    *handler = NULL;
+    if (!loop->main_thread) {
+        return 0;
+    }
+    int rc = -1;
+    PyObject *signal = PyImport_ImportModule("signal");
+    PyObject *standard =
+        signal != NULL ? PyObject_GetAttrString(signal, "default_int_handler") : NULL;
+    if (standard != NULL) {
+        rc = sigint_is(signal, standard);
+        if (rc == 1) {
+            PyObject *ours = PyCFunction_New(&on_sigint_def, (PyObject *)loop);
+            rc = ours != NULL ? sigint_set(signal, ours) : -1;
+            if (rc == 0) {
+                *handler = Py_NewRef(ours);
+            }
+            Py_XDECREF(ours);
+        }
+    }
+    Py_XDECREF(standard);
+    Py_XDECREF(signal);
+    return rc;
+}
+
+/* Puts Python's own handler back, unless somebody replaced ours meanwhile. Steals handler. */
+static int
+sigint_restore(PyObject *handler)
+{
+    if (handler == NULL) {
+        return 0;
+    }
+    int rc = -1;
+    PyObject *signal = PyImport_ImportModule("signal");
+    if (signal != NULL) {
+        rc = sigint_is(signal, handler);
+        if (rc == 1) {
+            PyObject *standard = PyObject_GetAttrString(signal, "default_int_handler");
+            rc = standard != NULL ? sigint_set(signal, standard) : -1;
+            Py_XDECREF(standard);
+        }
+    }
+    Py_XDECREF(signal);
+    Py_DECREF(handler);
+    return rc;
+}
+
+/* Whether a Python function other than Ctrl-C's handles some signal, and could
+ * wake somebody: 1, 0, or -1. */
+static int
+other_signal_handlers(void)
+{
+    PyObject *signal = PyImport_ImportModule("signal");
+    if (signal == NULL) {
+        return -1;
+    }
+    int found = 0;
+    for (int number = 1; number < NSIG && found == 0; number++) {
+        if (number == SIGINT) {
+            continue;
+        }
+        PyObject *handler = PyObject_CallMethod(signal, "getsignal", "i", number);
+        if (handler == NULL) {
+            if (PyErr_ExceptionMatches(PyExc_ValueError)) {
+                PyErr_Clear();  /* no such signal on this platform */
+                continue;
+            }
+            found = -1;
+            break;
+        }
+        /* SIG_DFL and SIG_IGN are enum members: ints, not callables. */
+        found = PyCallable_Check(handler) && !PyLong_Check(handler);
+        Py_DECREF(handler);
+    }
+    Py_DECREF(signal);
+    return found;
+}
+
+#endif /* SLEEPLOOP_SIGINT_H */

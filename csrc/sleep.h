@@ -1,0 +1,495 @@
+/* sleep.h: the awaitables that wait for time to pass.
+ *
+ * An awaitable yields itself to our loop, which reads what it wants from its
+ * fields; no datetime is built. On any other loop it speaks the protocol of the
+ * teaching example instead: it yields the wake-up time as a datetime and is sent
+ * the actual one. It never acts on the loop: it reads the clock and notes lateness.
+ */
+#ifndef SLEEPLOOP_SLEEP_H
+#define SLEEPLOOP_SLEEP_H
+
+#include "args.h"
+#include "walltime.h"
+
+/* The last moment that is a valid datetime in every time zone: 9999-12-30 UTC. */
+#define WALL_MAX (INT64_C(253402128000) * US_PER_SEC)
+
+/* ---- traps in general: how an awaitable ends --------------------------------- */
+
+/* Ends a tp_iternext or send() with a value, as `return value` ends a generator.
+ * Built by hand since PyErr_SetObject unpacks tuples and takes exceptions as they
+ * are. Always returns NULL. */
+static PyObject *
+stop_iteration_steal(PyObject *value)
+{
+    if (value == Py_None) {
+        Py_DECREF(value);
+        PyErr_SetNone(PyExc_StopIteration);
+        return NULL;
+    }
+    PyObject *exc = PyObject_CallOneArg(PyExc_StopIteration, value);
+    Py_DECREF(value);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    return NULL;
+}
+
+typedef PySendResult (*trap_advance_fn)(PyObject *self, PyObject *value, PyObject **result);
+
+/* __next__ on top of am_send. A bare NULL is the short form of "ended with None". */
+static inline PyObject *
+trap_next(PyObject *self, trap_advance_fn advance)
+{
+    PyObject *result;
+    switch (advance(self, Py_None, &result)) {
+    case PYGEN_NEXT:
+        return result;
+    case PYGEN_RETURN:
+        if (result == Py_None) {
+            Py_DECREF(result);
+            return NULL;
+        }
+        return stop_iteration_steal(result);
+    default:
+        return NULL;
+    }
+}
+
+/* .send(value) on top of am_send. */
+static PyObject *
+trap_send(PyObject *self, PyObject *value, trap_advance_fn advance)
+{
+    PyObject *result;
+    switch (advance(self, value, &result)) {
+    case PYGEN_NEXT:
+        return result;
+    case PYGEN_RETURN:
+        return stop_iteration_steal(result);
+    default:
+        return NULL;
+    }
+}
+
+static PySendResult
+trap_used_up(const char *what)
+{
+    PyErr_Format(PyExc_RuntimeError, "this %s was awaited before: make a new one for each await",
+                 what);
+    return PYGEN_ERROR;
+}
+
+/* .throw(exception) or, as generators still take it, .throw(type, value, traceback). */
+static PyObject *
+trap_throw(uint8_t *state, PyObject *const *args, Py_ssize_t n_args)
+{
+    if (n_args < 1 || n_args > 3) {
+        PyErr_Format(PyExc_TypeError, "throw() takes 1 to 3 arguments, not %zd", n_args);
+        return NULL;
+    }
+    PyObject *exc = args[0];
+    PyObject *value = n_args > 1 && args[1] != Py_None ? args[1] : NULL;
+    if (PyExceptionClass_Check(exc)) {
+        if (value != NULL && PyExceptionInstance_Check(value)) {
+            exc = Py_NewRef(value);
+        }
+        else {
+            exc = value != NULL ? PyObject_CallOneArg(exc, value) : PyObject_CallNoArgs(exc);
+        }
+    }
+    else {
+        Py_INCREF(exc);
+    }
+    if (exc == NULL) {
+        return NULL;
+    }
+    if (!PyExceptionInstance_Check(exc)) {
+        raise_about(PyExc_TypeError, "%s takes an exception, not %U%s", "throw()", exc, "");
+        Py_DECREF(exc);
+        return NULL;
+    }
+    if (n_args > 2 && args[2] != Py_None && PyException_SetTraceback(exc, args[2]) < 0) {
+        Py_DECREF(exc);
+        return NULL;
+    }
+    *state = TRAP_DONE;
+    PyErr_SetRaisedException(exc);
+    return NULL;
+}
+
+/* ---- the Sleep type ------------------------------------------------------------- */
+
+static const char *
+sleep_function(const SleepObject *self)
+{
+    static const char *const names[] = {
+        [SLEEP_FOR] = "sleep()",
+        [SLEEP_UNTIL] = "sleep_until()",
+        [SLEEP_UNTIL_WALL] = "sleep_until()",
+        [SLEEP_FOREVER] = "sleep_forever()",
+        [SLEEP_CHECKPOINT] = "checkpoint()",
+    };
+    return names[self->kind];
+}
+
+static inline PyObject *
+sleep_new(ModuleState *state, enum sleep_kind kind, int64_t time)
+{
+    SleepObject *self = PyObject_New(SleepObject, state->SleepType);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->time = time;
+    self->started = 0;
+    self->kind = (uint8_t)kind;
+    self->state = TRAP_NEW;
+    self->aware = 0;
+    return (PyObject *)self;
+}
+
+/* The loop time at which a waiting sleep is over; at or before `started`: at once. */
+static inline int64_t
+sleep_deadline(const LoopObject *loop, const SleepObject *self)
+{
+    switch (self->kind) {
+    case SLEEP_FOR:
+        return self->time <= 0 ? self->started : time_add(self->started, self->time);
+    case SLEEP_UNTIL:
+        return self->time;
+    case SLEEP_UNTIL_WALL:
+        return loop_time_of_wall(loop, self->time);
+    case SLEEP_FOREVER:
+        return TIME_FOREVER;
+    default:
+        return self->started;
+    }
+}
+
+/* On a loop that is not ours: yields a datetime. `started` is then in
+ * microseconds since 1970. */
+static PySendResult
+sleep_begin_abroad(ModuleState *state, SleepObject *self, PyObject **result)
+{
+    if (self->kind == SLEEP_UNTIL) {
+        need_current_loop_borrowed(state, "sleep_until() with a loop time");
+        return PYGEN_ERROR;
+    }
+    self->started = wall_now();
+    int64_t until = self->started;
+    if (self->kind == SLEEP_FOR && self->time > 0) {
+        until = time_add(until, self->time / NS_PER_US + (self->time % NS_PER_US > 0));
+    }
+    else if (self->kind == SLEEP_UNTIL_WALL) {
+        until = self->time;
+    }
+    else if (self->kind == SLEEP_FOREVER) {
+        until = WALL_MAX;
+    }
+    if (until > WALL_MAX) {
+        until = WALL_MAX;
+    }
+    *result = datetime_from_wall(state, until, self->aware ? state->utc : Py_None);
+    if (*result == NULL) {
+        return PYGEN_ERROR;
+    }
+    self->state = TRAP_WAITING_ABROAD;
+    return PYGEN_NEXT;
+}
+
+/* `value` is the actual time that the other loop sent, or anything else. */
+static PySendResult
+sleep_end_abroad(ModuleState *state, SleepObject *self, PyObject *value, PyObject **result)
+{
+    self->state = TRAP_DONE;
+    int64_t now = wall_now();
+    if (is_datetime(state, value) && wall_from_datetime(state, value, &now) < 0) {
+        return PYGEN_ERROR;
+    }
+    int64_t us = now > self->started ? now - self->started : 0;
+    if (us > TIME_FOREVER / NS_PER_US) {
+        us = TIME_FOREVER / NS_PER_US;
+    }
+    *result = self->kind == SLEEP_CHECKPOINT ? Py_NewRef(Py_None)
+                                             : timedelta_from_ns(state, us * NS_PER_US);
+    return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+static PySendResult
+sleep_advance(PyObject *op, PyObject *value, PyObject **result)
+{
+    SleepObject *self = (SleepObject *)op;
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    *result = NULL;
+    if (self->state == TRAP_DONE) {
+        return trap_used_up(sleep_function(self));
+    }
+    if (self->state == TRAP_WAITING_ABROAD) {
+        return sleep_end_abroad(state, self, value, result);
+    }
+    LoopObject *loop = current_loop_borrowed(state);
+    if (self->state == TRAP_NEW) {
+        if (loop == NULL) {
+            return sleep_begin_abroad(state, self, result);
+        }
+        self->started = clock_now(&loop->clock);
+        self->state = TRAP_WAITING;
+        *result = Py_NewRef(op);
+        return PYGEN_NEXT;
+    }
+    self->state = TRAP_DONE;
+    if (self->kind == SLEEP_CHECKPOINT) {
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    }
+    int64_t now = self->started;
+    if (loop != NULL) {
+        now = clock_now(&loop->clock);
+        if (loop->clock.mode != CLOCK_VIRTUAL && self->time > 0 && self->kind <= SLEEP_UNTIL) {
+            lateness_add(&loop->late, now - sleep_deadline(loop, self));
+        }
+    }
+    *result = timedelta_from_ns(state, now > self->started ? now - self->started : 0);
+    return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+static PyObject *
+sleep_tp_iternext(PyObject *op)
+{
+    return trap_next(op, sleep_advance);
+}
+
+static PyObject *
+sleep_py_send(PyObject *op, PyObject *value)
+{
+    return trap_send(op, value, sleep_advance);
+}
+
+static PyObject *
+sleep_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
+{
+    return trap_throw(&((SleepObject *)op)->state, args, n_args);
+}
+
+static PyObject *
+sleep_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    ((SleepObject *)op)->state = TRAP_DONE;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+seconds_object(int64_t ns)
+{
+    return PyFloat_FromDouble((double)ns / 1e9);
+}
+
+static PyObject *
+sleep_tp_repr(PyObject *op)
+{
+    SleepObject *self = (SleepObject *)op;
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    PyObject *time, *text;
+    switch (self->kind) {
+    case SLEEP_FOR:
+    case SLEEP_UNTIL:
+        if (self->time >= TIME_FOREVER) {
+            return PyUnicode_FromString("<sleep until cancelled>");
+        }
+        time = seconds_object(self->time);
+        break;
+    case SLEEP_UNTIL_WALL:
+        time = datetime_from_wall(state, self->time, self->aware ? state->utc : Py_None);
+        if (time != NULL) {
+            PyObject *iso = PyObject_Str(time);
+            Py_SETREF(time, iso);
+        }
+        break;
+    case SLEEP_FOREVER:
+        return PyUnicode_FromString("<sleep_forever>");
+    default:
+        return PyUnicode_FromString("<checkpoint>");
+    }
+    if (time == NULL) {
+        return NULL;
+    }
+    text = self->kind == SLEEP_FOR     ? PyUnicode_FromFormat("<sleep %S s>", time)
+           : self->kind == SLEEP_UNTIL ? PyUnicode_FromFormat("<sleep until %S s>", time)
+                                       : PyUnicode_FromFormat("<sleep until %S>", time);
+    Py_DECREF(time);
+    return text;
+}
+
+static void
+sleep_tp_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_Free(op);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(sleep_type_doc, "What sleep(), sleep_until(), sleep_forever() and checkpoint() return; "
+                             "await it once.");
+
+static PyMethodDef sleep_methods[] = {
+    {"send", sleep_py_send, METH_O, PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
+    {"throw", (PyCFunction)(void (*)(void))sleep_py_throw, METH_FASTCALL,
+     PyDoc_STR("throw($self, exception, /, *args)\n--\n\nAs of a generator.")},
+    {"close", sleep_py_close, METH_NOARGS, PyDoc_STR("close($self, /)\n--\n\nAs of a generator.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot sleep_slots[] = {
+    {Py_tp_doc, (void *)sleep_type_doc},
+    {Py_tp_dealloc, sleep_tp_dealloc},
+    {Py_tp_repr, sleep_tp_repr},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, sleep_tp_iternext},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, sleep_advance},
+    {Py_tp_methods, sleep_methods},
+    {0, NULL},
+};
+
+static PyType_Spec sleep_spec = {
+    .name = "sleeploop.Sleep",
+    .basicsize = sizeof(SleepObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = sleep_slots,
+};
+
+/* ---- the module's functions --------------------------------------------------------- */
+
+PyDoc_STRVAR(sleep_doc,
+"sleep($module, delay, /)\n--\n\n"
+"Sleep for `delay` and return the time really slept, a datetime.timedelta.\n"
+"\n"
+"delay: seconds (int, float, anything with __float__ or __index__; the loop works\n"
+"in whole nanoseconds) or a timedelta. Never early: when it returns, at least\n"
+"`delay` has passed on the loop's clock. Zero or less steps aside once; inf, and\n"
+"what is past 292 years, sleeps until cancelled.\n"
+"\n"
+"Raises TypeError for anything else and ValueError for nan, at the call.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def main():\n"
+"...     return await sleeploop.sleep(3600)\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"datetime.timedelta(seconds=3600)\n");
+
+static PyObject *
+module_py_sleep(PyObject *module, PyObject *delay)
+{
+    ModuleState *state = PyModule_GetState(module);
+    int64_t ns;
+    int is_number;
+    if (ns_from_number("sleep()", delay, &ns, &is_number) < 0) {
+        return NULL;
+    }
+    if (!is_number) {
+        if (!is_timedelta(state, delay)) {
+            raise_about(PyExc_TypeError, "%s takes seconds (a number) or a timedelta, not %U%s",
+                        "sleep()", delay, "");
+            return NULL;
+        }
+        if (ns_from_timedelta(delay, &ns) < 0) {
+            return NULL;
+        }
+    }
+    return sleep_new(state, SLEEP_FOR, ns);
+}
+
+PyDoc_STRVAR(sleep_until_doc,
+"sleep_until($module, when, /)\n--\n\n"
+"Sleep until `when` and return the time really slept, a datetime.timedelta.\n"
+"\n"
+"when: loop time in seconds, as loop.time() tells it, or a datetime (naive: local\n"
+"time), as loop.now() tells it. A moment that has passed steps aside once.\n"
+"\n"
+"Raises TypeError for anything else and ValueError for nan, at the call.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def main():\n"
+"...     await sleeploop.sleep_until(90)\n"
+"...     return sleeploop.current_loop().time()\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"90.0\n");
+
+static PyObject *
+module_py_sleep_until(PyObject *module, PyObject *when)
+{
+    ModuleState *state = PyModule_GetState(module);
+    int64_t time;
+    int is_number;
+    if (ns_from_number("sleep_until()", when, &time, &is_number) < 0) {
+        return NULL;
+    }
+    if (is_number) {
+        return sleep_new(state, SLEEP_UNTIL, time);
+    }
+    if (!is_datetime(state, when)) {
+        raise_about(PyExc_TypeError, "%s takes a loop time in seconds or a datetime, not %U%s",
+                    "sleep_until()", when, "");
+        return NULL;
+    }
+    PyObject *offset = PyObject_CallMethod(when, "utcoffset", NULL);
+    if (offset == NULL || wall_from_datetime(state, when, &time) < 0) {
+        Py_XDECREF(offset);
+        return NULL;
+    }
+    PyObject *sleep = sleep_new(state, SLEEP_UNTIL_WALL, time);
+    if (sleep != NULL) {
+        ((SleepObject *)sleep)->aware = offset != Py_None;
+    }
+    Py_DECREF(offset);
+    return sleep;
+}
+
+PyDoc_STRVAR(sleep_forever_doc,
+"sleep_forever($module, /)\n--\n\n"
+"Sleep until cancelled.\n"
+"\n"
+"At a finite speed the loop waits, for a signal if for nothing else. At\n"
+"speed=inf, where nothing else can happen once every task waits, the run ends\n"
+"with DeadlockError.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def server():\n"
+"...     try:\n"
+"...         await sleeploop.sleep_forever()\n"
+"...     finally:\n"
+"...         print('closed')\n"
+">>> async def main():\n"
+"...     sleeploop.create_task(server(), daemon=True)\n"
+"...     await sleeploop.sleep(60)\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"closed\n");
+
+static PyObject *
+module_py_sleep_forever(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    return sleep_new(PyModule_GetState(module), SLEEP_FOREVER, TIME_FOREVER);
+}
+
+PyDoc_STRVAR(checkpoint_doc,
+"checkpoint($module, /)\n--\n\n"
+"Step aside once: every task that is ready now runs before this one goes on.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def count(name):\n"
+"...     for i in range(2):\n"
+"...         print(name, i)\n"
+"...         await sleeploop.checkpoint()\n"
+">>> sleeploop.SleepingLoop(count('a'), count('b'), speed=math.inf).run_until_complete()\n"
+"a 0\n"
+"b 0\n"
+"a 1\n"
+"b 1\n"
+"[None, None]\n");
+
+static PyObject *
+module_py_checkpoint(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    return sleep_new(PyModule_GetState(module), SLEEP_CHECKPOINT, 0);
+}
+
+#endif /* SLEEPLOOP_SLEEP_H */

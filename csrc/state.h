@@ -1,0 +1,55 @@
+/* state.h: the module's state, one for each interpreter. */
+#ifndef SLEEPLOOP_STATE_H
+#define SLEEPLOOP_STATE_H
+
+#include "objects.h"
+
+#include <datetime.h>
+
+struct ModuleState {
+    PyTypeObject *LoopType, *TaskType, *SleepType, *JoinType, *StatsType;
+    PyObject *CancelledError, *DeadlockError, *LoopClosedError;
+    PyObject *str_send, *str_throw, *str_close, *str_aclose;
+    /* datetime: its C API where there is one. Before 3.13 a subinterpreter with a
+     * GIL of its own gets datetime in pure Python, and then this is NULL. */
+    PyDateTime_CAPI *datetime_api;
+    PyObject *datetime_type, *timedelta_type;
+    PyObject *utc, *epoch;     /* timezone.utc; 1970-01-01 in it */
+    LoopObject *running;       /* borrowed: the loops that run now, in whichever thread */
+};
+
+/* For the module's own types, none of which but SleepingLoop can be subclassed. */
+static inline ModuleState *
+state_of_type(PyTypeObject *type)
+{
+    return (ModuleState *)PyType_GetModuleState(type);
+}
+
+/* The loop whose step or callback this thread is in, borrowed; NULL without an
+ * exception set if there is none. */
+static inline LoopObject *
+current_loop_borrowed(ModuleState *state)
+{
+    PyThreadState *tstate = PyThreadState_Get();
+    LoopObject *loop = state->running;
+    while (loop != NULL && loop->tstate != tstate) {
+        loop = loop->next_running;
+    }
+    return loop;
+}
+
+/* Likewise, with a RuntimeError that names the caller. */
+static LoopObject *
+need_current_loop_borrowed(ModuleState *state, const char *caller)
+{
+    LoopObject *loop = current_loop_borrowed(state);
+    if (loop == NULL) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "%s needs a running loop: call it from a coroutine that sleeploop.run() or "
+                     "SleepingLoop.run_until_complete() is running in this thread",
+                     caller);
+    }
+    return loop;
+}
+
+#endif /* SLEEPLOOP_STATE_H */

@@ -1,0 +1,211 @@
+/* walltime.h: between the loop's integers and Python's datetime.
+ *
+ * Wall-clock moments are int64 microseconds since 1970 UTC, datetime's own
+ * resolution, which covers the years 1 to 9999. Only sleeps that speak of
+ * datetimes come here; the one exception on the fast path is timedelta_from_ns.
+ */
+#ifndef SLEEPLOOP_WALLTIME_H
+#define SLEEPLOOP_WALLTIME_H
+
+#include "state.h"
+
+#define US_PER_SEC INT64_C(1000000)
+#define SEC_PER_DAY INT64_C(86400)
+
+static int
+walltime_init(ModuleState *state)
+{
+    (void)PyDateTimeAPI;  /* datetime.h's static copy would be shared by all interpreters */
+    state->datetime_api = (PyDateTime_CAPI *)PyCapsule_Import(PyDateTime_CAPSULE_NAME, 0);
+    if (state->datetime_api == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)
+            && !PyErr_ExceptionMatches(PyExc_ImportError)) {
+            return -1;
+        }
+        PyErr_Clear();
+    }
+    PyObject *module = PyImport_ImportModule("datetime");
+    if (module == NULL) {
+        return -1;
+    }
+    int rc = -1;
+    PyObject *timezone = PyObject_GetAttrString(module, "timezone");
+    state->datetime_type = PyObject_GetAttrString(module, "datetime");
+    state->timedelta_type = PyObject_GetAttrString(module, "timedelta");
+    if (timezone != NULL && state->datetime_type != NULL && state->timedelta_type != NULL) {
+        state->utc = PyObject_GetAttrString(timezone, "utc");
+    }
+    if (state->utc != NULL) {
+        state->epoch = PyObject_CallFunction(state->datetime_type, "iiiiiiiO", 1970, 1, 1, 0, 0, 0,
+                                             0, state->utc);
+        rc = state->epoch != NULL ? 0 : -1;
+    }
+    Py_XDECREF(timezone);
+    Py_DECREF(module);
+    return rc;
+}
+
+/* A non-negative time, rounded up to timedelta's microseconds, so that it never
+ * looks shorter than it was. */
+static PyObject *
+timedelta_from_ns(ModuleState *state, int64_t ns)
+{
+    int64_t us = ns / NS_PER_US + (ns % NS_PER_US > 0);
+    int64_t seconds = us / US_PER_SEC;
+    int days = (int)(seconds / SEC_PER_DAY), rest = (int)(seconds % SEC_PER_DAY);
+    PyDateTime_CAPI *api = state->datetime_api;
+    if (api != NULL) {
+        return api->Delta_FromDelta(days, rest, (int)(us % US_PER_SEC), 0, api->DeltaType);
+    }
+    return PyObject_CallFunction(state->timedelta_type, "iii", days, rest, (int)(us % US_PER_SEC));
+}
+
+static int
+is_datetime(ModuleState *state, PyObject *obj)
+{
+    return PyObject_TypeCheck(obj, (PyTypeObject *)state->datetime_type);
+}
+
+static int
+is_timedelta(ModuleState *state, PyObject *obj)
+{
+    return PyObject_TypeCheck(obj, (PyTypeObject *)state->timedelta_type);
+}
+
+static int
+int_attribute(PyObject *obj, const char *name, int64_t *value)
+{
+    PyObject *attr = PyObject_GetAttrString(obj, name);
+    if (attr == NULL) {
+        return -1;
+    }
+    *value = PyLong_AsLongLong(attr);
+    Py_DECREF(attr);
+    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* In seconds and microseconds: a billion days do not fit into 64 bits of microseconds. */
+static int
+timedelta_fields(PyObject *delta, int64_t *seconds, int64_t *us)
+{
+    int64_t days;
+    if (int_attribute(delta, "days", &days) < 0 || int_attribute(delta, "seconds", seconds) < 0
+        || int_attribute(delta, "microseconds", us) < 0) {
+        return -1;
+    }
+    *seconds += days * SEC_PER_DAY;
+    return 0;
+}
+
+static int
+ns_from_timedelta(PyObject *delta, int64_t *ns)
+{
+    int64_t seconds, us;
+    if (timedelta_fields(delta, &seconds, &us) < 0) {
+        return -1;
+    }
+    const int64_t limit = TIME_FOREVER / NS_PER_SEC;
+    *ns = seconds >= limit    ? TIME_FOREVER
+          : seconds <= -limit ? -TIME_FOREVER
+                              : seconds * NS_PER_SEC + us * NS_PER_US;
+    return 0;
+}
+
+/* Microseconds since 1970 UTC; a naive datetime is local time, as everywhere in
+ * datetime. Errors are datetime's own (a moment next to year 1 or 9999). */
+static int
+wall_from_datetime(ModuleState *state, PyObject *datetime, int64_t *us)
+{
+    PyObject *utc = PyObject_CallMethod(datetime, "astimezone", "O", state->utc);
+    if (utc == NULL) {
+        return -1;
+    }
+    PyObject *delta = PyNumber_Subtract(utc, state->epoch);
+    Py_DECREF(utc);
+    if (delta == NULL) {
+        return -1;
+    }
+    int64_t seconds;
+    int rc = timedelta_fields(delta, &seconds, us);
+    Py_DECREF(delta);
+    if (rc == 0) {
+        *us += seconds * US_PER_SEC;
+    }
+    return rc;
+}
+
+/* The datetime of a moment in zone tz; Py_None: naive local time. A whole number
+ * of seconds first, as floats lose microseconds in far years; fromtimestamp also
+ * sets `fold`. */
+static PyObject *
+datetime_from_wall(ModuleState *state, int64_t us, PyObject *tz)
+{
+    int64_t seconds = us / US_PER_SEC, rest = us % US_PER_SEC;
+    if (rest < 0) {
+        rest += US_PER_SEC;
+        seconds--;
+    }
+    PyObject *whole =
+        PyObject_CallMethod(state->datetime_type, "fromtimestamp", "LO", (long long)seconds, tz);
+    if (whole == NULL || rest == 0) {
+        return whole;
+    }
+    PyObject *replace = PyObject_GetAttrString(whole, "replace");
+    Py_DECREF(whole);
+    PyObject *kwargs = Py_BuildValue("{sL}", "microsecond", (long long)rest);
+    PyObject *args = PyTuple_New(0);
+    PyObject *result = replace != NULL && kwargs != NULL && args != NULL
+                           ? PyObject_Call(replace, args, kwargs)
+                           : NULL;
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(replace);
+    return result;
+}
+
+/* The same moment in the zone of `like`; naive if that is naive. */
+static PyObject *
+datetime_like(ModuleState *state, int64_t us, PyObject *like)
+{
+    PyObject *tz = PyObject_GetAttrString(like, "tzinfo");
+    if (tz == NULL) {
+        return NULL;
+    }
+    PyObject *result = datetime_from_wall(state, us, tz);
+    Py_DECREF(tz);
+    return result;
+}
+
+static inline int64_t
+wall_now(void)
+{
+    return clock_read(CLOCK_REALTIME) / NS_PER_US;
+}
+
+/* ---- a loop's wall clock ------------------------------------------------------ */
+
+static inline int64_t
+loop_wall_now(const LoopObject *loop)
+{
+    if (loop->wall_is_system || loop->wall_origin == WALL_AT_START) {
+        return wall_now();
+    }
+    return loop->wall_origin + clock_now(&loop->clock) / NS_PER_US;
+}
+
+/* The loop time at which the loop's wall clock will show `wall`. Not before now. */
+static int64_t
+loop_time_of_wall(const LoopObject *loop, int64_t wall)
+{
+    int64_t from = loop->wall_is_system ? wall_now() : loop->wall_origin;
+    int64_t base = loop->wall_is_system ? clock_now(&loop->clock) : 0;
+    if (wall <= from) {
+        return base;
+    }
+    if (wall - from >= TIME_FOREVER / NS_PER_US) {
+        return TIME_FOREVER;
+    }
+    return time_add(base, (wall - from) * NS_PER_US);
+}
+
+#endif /* SLEEPLOOP_WALLTIME_H */
