@@ -395,8 +395,8 @@ loop_wait(LoopObject *loop, int64_t deadline)
 static inline void
 loop_idle(LoopObject *loop)
 {
-    const struct timeq_entry *first = timeq_peek(&loop->timers);
-    if (first == NULL) {
+    int64_t when;
+    if (!timeq_next(&loop->timers, &when)) {
         switch (loop_may_be_woken(loop)) {
         case 0:
             loop_report_deadlock(loop);
@@ -409,10 +409,10 @@ loop_idle(LoopObject *loop)
         }
     }
     else if (loop->clock.mode == CLOCK_VIRTUAL) {
-        clock_jump(&loop->clock, first->when);
+        clock_jump(&loop->clock, when);
     }
-    else if (first->when > clock_now(&loop->clock)) {
-        loop_wait(loop, clock_real_deadline(&loop->clock, first->when));
+    else if (when > clock_now(&loop->clock)) {
+        loop_wait(loop, clock_real_deadline(&loop->clock, when));
     }
 }
 
@@ -431,15 +431,17 @@ loop_is_over(LoopObject *loop)
 static inline void
 loop_wake_due(LoopObject *loop)
 {
-    const struct timeq_entry *first = timeq_peek(&loop->timers);
-    if (first == NULL) {
+    int64_t when;
+    if (!timeq_next(&loop->timers, &when)) {
         return;
     }
     int64_t now = clock_now(&loop->clock);
-    while (first != NULL && first->when <= now) {
-        loop_wake(loop, TASK_OF_TIMER(first->timer));
+    while (when <= now) {
+        loop_make_ready(loop, TASK_OF_TIMER(timeq_pop(&loop->timers)));
         loop->wakeups++;
-        first = timeq_peek(&loop->timers);
+        if (!timeq_next(&loop->timers, &when)) {
+            break;
+        }
     }
 }
 

@@ -283,8 +283,20 @@ static PyObject *
 task_get_wake_time(PyObject *op, void *Py_UNUSED(closure))
 {
     TaskObject *task = (TaskObject *)op;
-    if (task->state == TASK_TIMER && task->loop != NULL) {
-        return seconds_object(timeq_when(&task->loop->timers, &task->timer));
+    PyObject *trap = task->payload;
+    if (task->state == TASK_TIMER && task->loop != NULL && trap != NULL) {
+        int64_t wall = 0;
+        if (Py_TYPE(trap) == task->loop->state->SleepType) {
+            return seconds_object(sleep_deadline(task->loop, (SleepObject *)trap));
+        }
+        LoopObject *loop = task->loop;
+        Py_INCREF(trap);  /* a time zone's Python may let go of either */
+        Py_INCREF(loop);
+        int rc = wall_from_datetime(loop->state, trap, &wall);
+        int64_t when = loop_time_of_wall(loop, wall);
+        Py_DECREF(trap);
+        Py_DECREF(loop);
+        return rc == 0 ? seconds_object(when) : NULL;
     }
     if (task->state == TASK_FOREVER) {
         return PyFloat_FromDouble(Py_HUGE_VAL);

@@ -29,7 +29,7 @@ loop_unpark(LoopObject *loop, TaskObject *task)
 {
     switch (task->state) {
     case TASK_TIMER:
-        timeq_remove(&loop->timers, &task->timer);
+        timeq_cancel(&loop->timers, &task->timer);
         break;
     case TASK_JOIN:
         link_remove(&task->link);

@@ -1,63 +1,72 @@
-/* timeq.h: the timers, a 4-ary min-heap of (when, seq, timer).
+/* timeq.h: the timers, a 4-ary min-heap of (when, seq).
  *
  * Knows no Python object and no task: an owner embeds a `struct timer` and gets
  * that same pointer back. Keys are two C integers; `seq` counts the pushes, so
- * that equal times leave in the order in which they came. Every entry tells its
- * timer where it stands, so a cancelled timer is taken out at once: it holds no
- * memory, wakes nobody and never makes a virtual clock jump.
+ * that equal times leave in the order in which they came.
+ *
+ * An entry names its timer by a slot, not by a pointer. So a timer is cancelled
+ * in O(1), by emptying its slot, and its owner may die at once; and moving an
+ * entry writes to the heap alone, never to 100,000 scattered owners. A dead entry
+ * is dropped when it comes to the top, or when there are more dead than living
+ * and the heap is rebuilt; so it never wakes anybody, and the memory is bounded
+ * by the living.
  *
  * Four children a node make the heap half as deep as two, and a node's children
- * lie side by side (D. B. Johnson, "Priority queues with update and finding
- * minimum spanning trees", Information Processing Letters 4, 1975).
+ * are 64 bytes side by side (D. B. Johnson, "Priority queues with update and
+ * finding minimum spanning trees", Information Processing Letters 4, 1975).
  */
 #ifndef SLEEPLOOP_TIMEQ_H
 #define SLEEPLOOP_TIMEQ_H
 
 #include "compat.h"
 
+#include <stdlib.h>
+
 #define TIMER_IDLE UINT32_MAX
 
 struct timer {
-    uint32_t pos;  /* index in the heap, or TIMER_IDLE */
+    uint32_t slot;  /* TIMER_IDLE unless it is armed */
 };
 
 struct timeq_entry {
     int64_t when;
-    uint64_t seq;
-    struct timer *timer;  /* borrowed: an owner removes its timer before it dies */
+    uint32_t seq;
+    uint32_t slot;
+};
+
+union timeq_slot {
+    struct timer *timer;  /* in use: borrowed; NULL: cancelled, its entry is dead */
+    uintptr_t next_free;  /* free: the next free slot */
 };
 
 struct timeq {
     struct timeq_entry *heap;
-    size_t len, cap;
-    uint64_t next_seq;
+    union timeq_slot *slots;
+    size_t len;   /* entries, dead ones included; as many slots are in use */
+    size_t cap;   /* of both arrays */
+    size_t dead;
+    size_t first_free;  /* slot; valid while len < cap */
+    uint32_t next_seq;
 };
 
-#define TIMEQ_MIN_CAP 16
+#define TIMEQ_MIN_CAP 64
 
 static inline void
 timer_init(struct timer *timer)
 {
-    timer->pos = TIMER_IDLE;
+    timer->slot = TIMER_IDLE;
 }
 
 static inline int
 timer_armed(const struct timer *timer)
 {
-    return timer->pos != TIMER_IDLE;
+    return timer->slot != TIMER_IDLE;
 }
 
 static inline int
 timeq_before(const struct timeq_entry *a, const struct timeq_entry *b)
 {
     return a->when != b->when ? a->when < b->when : a->seq < b->seq;
-}
-
-static inline void
-timeq_place(struct timeq *q, size_t pos, struct timeq_entry entry)
-{
-    q->heap[pos] = entry;
-    entry.timer->pos = (uint32_t)pos;
 }
 
 /* Moves the hole at pos up until entry fits there. */
@@ -69,10 +78,10 @@ timeq_sift_up(struct timeq *q, size_t pos, struct timeq_entry entry)
         if (!timeq_before(&entry, &q->heap[parent])) {
             break;
         }
-        timeq_place(q, pos, q->heap[parent]);
+        q->heap[pos] = q->heap[parent];
         pos = parent;
     }
-    timeq_place(q, pos, entry);
+    q->heap[pos] = entry;
 }
 
 /* Moves the hole at pos down until entry fits there. */
@@ -94,18 +103,18 @@ timeq_sift_down(struct timeq *q, size_t pos, struct timeq_entry entry)
         if (!timeq_before(&q->heap[least], &entry)) {
             break;
         }
-        timeq_place(q, pos, q->heap[least]);
+        q->heap[pos] = q->heap[least];
         pos = least;
     }
-    timeq_place(q, pos, entry);
+    q->heap[pos] = entry;
 }
 
-/* 0, or -1 (without an exception set) when there is no memory for cap entries;
- * the heap is then as it was. */
+/* Room for cap > q->cap entries. 0, or -1 (without an exception set) when there is
+ * no memory; nothing is lost then. */
 static int
-timeq_resize(struct timeq *q, size_t cap)
+timeq_grow(struct timeq *q, size_t cap)
 {
-    if (cap > TIMER_IDLE) {  /* a position has 32 bits */
+    if (cap >= TIMER_IDLE) {  /* a slot number has 32 bits */
         return -1;
     }
     struct timeq_entry *heap = PyMem_Realloc(q->heap, cap * sizeof *heap);
@@ -113,8 +122,100 @@ timeq_resize(struct timeq *q, size_t cap)
         return -1;
     }
     q->heap = heap;
+    union timeq_slot *slots = PyMem_Realloc(q->slots, cap * sizeof *slots);
+    if (slots == NULL) {
+        return -1;  /* a heap that is larger than `cap` says does no harm */
+    }
+    q->slots = slots;
+    assert(q->len == q->cap);  /* no slot was free, so the free ones are just the new */
+    for (size_t i = q->cap; i < cap; i++) {
+        slots[i].next_free = i + 1;
+    }
+    q->first_free = q->cap;
     q->cap = cap;
     return 0;
+}
+
+/* Gives memory back, if there is the memory to do so: new arrays, and for every
+ * entry a new slot. */
+static void
+timeq_shrink(struct timeq *q, size_t cap)
+{
+    struct timeq_entry *heap = PyMem_Malloc(cap * sizeof *heap);
+    union timeq_slot *slots = PyMem_Malloc(cap * sizeof *slots);
+    if (heap == NULL || slots == NULL) {
+        PyMem_Free(heap);
+        PyMem_Free(slots);
+        return;
+    }
+    assert(q->len <= cap);
+    for (size_t i = 0; i < q->len; i++) {
+        heap[i] = q->heap[i];
+        slots[i] = q->slots[heap[i].slot];
+        heap[i].slot = (uint32_t)i;
+        if (slots[i].timer != NULL) {
+            slots[i].timer->slot = (uint32_t)i;
+        }
+    }
+    for (size_t i = q->len; i < cap; i++) {
+        slots[i].next_free = i + 1;
+    }
+    q->first_free = q->len;
+    q->cap = cap;
+    PyMem_Free(q->heap);
+    PyMem_Free(q->slots);
+    q->heap = heap;
+    q->slots = slots;
+}
+
+static inline void
+timeq_free_slot(struct timeq *q, uint32_t slot)
+{
+    q->slots[slot].next_free = q->first_free;
+    q->first_free = slot;
+}
+
+/* Drops the dead entries. Linear, and due when they outnumber the living: O(1) for
+ * each timer that was cancelled. */
+static void
+timeq_drop_dead(struct timeq *q)
+{
+    size_t living = 0;
+    for (size_t i = 0; i < q->len; i++) {
+        if (q->slots[q->heap[i].slot].timer != NULL) {
+            q->heap[living++] = q->heap[i];
+        }
+        else {
+            timeq_free_slot(q, q->heap[i].slot);
+        }
+    }
+    q->len = living;
+    q->dead = 0;
+    for (size_t i = living / 4 + 1; i-- > 0;) {  /* from the last parent up: a heap again */
+        if (i < living) {
+            timeq_sift_down(q, i, q->heap[i]);
+        }
+    }
+    if (q->len < q->cap / 4 && q->cap > TIMEQ_MIN_CAP) {
+        timeq_shrink(q, q->cap / 2);
+    }
+}
+
+static int
+timeq_compare(const void *a, const void *b)
+{
+    return timeq_before(a, b) ? -1 : timeq_before(b, a);
+}
+
+/* Once in 2^32 pushes: numbers the entries anew. Sorted is also heap-ordered. */
+static void
+timeq_renumber(struct timeq *q)
+{
+    qsort(q->heap, q->len, sizeof *q->heap, timeq_compare);
+    for (size_t i = 0; i < q->len; i++) {
+        q->heap[i].seq = (uint32_t)i;
+    }
+    q->next_seq = (uint32_t)q->len;
 }
 
 /* Arms an idle timer. 0, or -1 (without an exception set) when memory is short. */
@@ -123,49 +224,72 @@ timeq_push(struct timeq *q, struct timer *timer, int64_t when)
 {
     assert(!timer_armed(timer));
     if (q->len == q->cap
-        && timeq_resize(q, q->cap < TIMEQ_MIN_CAP ? TIMEQ_MIN_CAP : q->cap + q->cap / 2) < 0) {
+        && timeq_grow(q, q->cap == 0 ? TIMEQ_MIN_CAP : q->cap + q->cap / 2) < 0) {
         return -1;
     }
+    if (q->next_seq == UINT32_MAX) {
+        timeq_renumber(q);
+    }
+    uint32_t slot = (uint32_t)q->first_free;
+    q->first_free = q->slots[slot].next_free;
+    q->slots[slot].timer = timer;
+    timer->slot = slot;
     q->len++;
     timeq_sift_up(q, q->len - 1,
-                  (struct timeq_entry){.when = when, .seq = q->next_seq++, .timer = timer});
+                  (struct timeq_entry){.when = when, .seq = q->next_seq++, .slot = slot});
     return 0;
 }
 
-/* Disarms an armed timer. */
+/* Disarms an armed timer; its owner may die from now on. */
 static inline void
-timeq_remove(struct timeq *q, struct timer *timer)
+timeq_cancel(struct timeq *q, struct timer *timer)
 {
-    size_t pos = timer->pos;
-    assert(pos < q->len && q->heap[pos].timer == timer);
-    struct timeq_entry last = q->heap[--q->len];
-    timer->pos = TIMER_IDLE;
-    if (pos < q->len) {  /* the last entry fills the gap, and may belong above or below it */
-        if (pos > 0 && timeq_before(&last, &q->heap[(pos - 1) / 4])) {
-            timeq_sift_up(q, pos, last);
-        }
-        else {
-            timeq_sift_down(q, pos, last);
-        }
+    assert(timer->slot < q->cap && q->slots[timer->slot].timer == timer);
+    q->slots[timer->slot].timer = NULL;
+    timer->slot = TIMER_IDLE;
+    q->dead++;
+    if (q->dead > q->len / 2 && q->dead > TIMEQ_MIN_CAP / 2) {
+        timeq_drop_dead(q);
+    }
+}
+
+/* Takes the top entry out of the heap, dead or alive. */
+static inline void
+timeq_drop_first(struct timeq *q)
+{
+    timeq_free_slot(q, q->heap[0].slot);
+    q->len--;
+    if (q->len > 0) {
+        timeq_sift_down(q, 0, q->heap[q->len]);
     }
     if (q->len < q->cap / 4 && q->cap > TIMEQ_MIN_CAP) {
-        (void)timeq_resize(q, q->cap / 2);  /* shrinking is a kindness: no harm if it fails */
+        timeq_shrink(q, q->cap / 2);
     }
 }
 
-/* The earliest entry, or NULL; valid until the heap changes. */
-static inline const struct timeq_entry *
-timeq_peek(const struct timeq *q)
+/* When the earliest living timer will fire. 0 if there is none, else 1. */
+static inline int
+timeq_next(struct timeq *q, int64_t *when)
 {
-    return q->len > 0 ? &q->heap[0] : NULL;
+    while (q->len > 0 && q->slots[q->heap[0].slot].timer == NULL) {
+        timeq_drop_first(q);
+        q->dead--;
+    }
+    if (q->len == 0) {
+        return 0;
+    }
+    *when = q->heap[0].when;
+    return 1;
 }
 
-/* When an armed timer will fire. */
-static inline int64_t
-timeq_when(const struct timeq *q, const struct timer *timer)
+/* Takes the earliest living timer, disarmed; timeq_next() has just said 1. */
+static inline struct timer *
+timeq_pop(struct timeq *q)
 {
-    assert(timer->pos < q->len && q->heap[timer->pos].timer == timer);
-    return q->heap[timer->pos].when;
+    struct timer *timer = q->slots[q->heap[0].slot].timer;
+    timer->slot = TIMER_IDLE;
+    timeq_drop_first(q);
+    return timer;
 }
 
 /* Disarms every timer and gives the memory back. */
@@ -173,11 +297,14 @@ static inline void
 timeq_clear(struct timeq *q)
 {
     for (size_t i = 0; i < q->len; i++) {
-        q->heap[i].timer->pos = TIMER_IDLE;
+        struct timer *timer = q->slots[q->heap[i].slot].timer;
+        if (timer != NULL) {
+            timer->slot = TIMER_IDLE;
+        }
     }
     PyMem_Free(q->heap);
-    q->heap = NULL;
-    q->len = q->cap = 0;
+    PyMem_Free(q->slots);
+    *q = (struct timeq){0};
 }
 
 #endif /* SLEEPLOOP_TIMEQ_H */
