@@ -1,0 +1,94 @@
+"""``python -m sleeploop``: the countdown, or somebody's script at another speed."""
+
+import argparse
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+
+from sleeploop import SleepingLoop, sleep
+
+SPEED_VARIABLE = "SLEEPLOOP_SPEED"
+
+
+async def countdown(label: str, length: int, *, delay: float = 0) -> None:
+    """Wait, then count down to zero, a second a number."""
+    print(f"{label} waiting {delay} seconds before starting countdown")
+    waited = await sleep(delay)
+    print(f"{label} starting after waiting {waited}")
+    while length:
+        print(f"{label} T-minus {length}")
+        await sleep(1)
+        length -= 1
+    print(f"{label} lift-off!")
+
+
+def run_countdown(speed: float | None) -> None:
+    """Three countdowns side by side in one thread: 5 s of loop time."""
+    loop = SleepingLoop(
+        countdown("A", 5),
+        countdown("B", 3, delay=2),
+        countdown("C", 4, delay=1),
+        speed=speed,
+    )
+    loop.run_until_complete()
+
+
+def run_script(file: str, args: Sequence[str], speed: float | None) -> None:
+    """Run a Python file as ``python FILE ARGS`` would, at another default speed."""
+    os.environ[SPEED_VARIABLE] = str(speed or "inf")
+    sys.argv = [file, *args]
+    sys.path[0] = os.path.dirname(os.path.abspath(file))
+    runpy.run_path(file, run_name="__main__")
+
+
+def speed(text: str) -> float:
+    """A speed for argparse, which turns ValueError into "invalid speed value"."""
+    value = float(text)
+    if not value > 0:
+        raise ValueError
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and run what it asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sleeploop",
+        description="Run three countdowns side by side in one thread.",
+        epilog="A speed is a positive number: 1 real time, 60 a minute a second, inf as fast as "
+        f"the machine can go. The default comes from the environment's {SPEED_VARIABLE}.",
+    )
+    parser.add_argument(
+        "--speed",
+        type=speed,
+        metavar="X",
+        default=os.environ.get(SPEED_VARIABLE) or None,  # argparse checks a str like the option
+        help="default 1",
+    )
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="run")
+    run = commands.add_parser(
+        "run",
+        help="run a Python script at another speed",
+        description=f"Run a Python script with {SPEED_VARIABLE} set, the default of every loop's "
+        "speed: a whole program in virtual time without an edit.",
+    )
+    run.add_argument(
+        "--speed",
+        type=speed,
+        metavar="X",
+        default=argparse.SUPPRESS,
+        help=f"default: what {SPEED_VARIABLE} says, or else inf",
+    )
+    run.add_argument("file", metavar="FILE", help="the script")
+    run.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="its arguments")
+    options = parser.parse_args(argv)
+    if options.command != "run":
+        run_countdown(options.speed)
+    elif not os.path.isfile(options.file):
+        run.error(f"no such file: {options.file}")
+    else:
+        run_script(options.file, options.args, options.speed)
+
+
+if __name__ == "__main__":
+    main()
