@@ -252,6 +252,19 @@ sleep_advance(PyObject *op, PyObject *value, PyObject **result)
     return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
+/* Each await asks for the iterator once: the place to notice a second await, which
+ * would otherwise take the first one's wake-up. */
+static PyObject *
+sleep_tp_iter(PyObject *op)
+{
+    SleepObject *self = (SleepObject *)op;
+    if (self->state != TRAP_NEW) {
+        trap_used_up(sleep_function(self));
+        return NULL;
+    }
+    return Py_NewRef(op);
+}
+
 static PyObject *
 sleep_tp_iternext(PyObject *op)
 {
@@ -342,9 +355,9 @@ static PyType_Slot sleep_slots[] = {
     {Py_tp_doc, (void *)sleep_type_doc},
     {Py_tp_dealloc, sleep_tp_dealloc},
     {Py_tp_repr, sleep_tp_repr},
-    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iter, sleep_tp_iter},
     {Py_tp_iternext, sleep_tp_iternext},
-    {Py_am_await, PyObject_SelfIter},
+    {Py_am_await, sleep_tp_iter},
     {Py_am_send, sleep_advance},
     {Py_tp_methods, sleep_methods},
     {0, NULL},

@@ -1,0 +1,15 @@
+"""`python -m benchmarks`: every workload on sleeploop and on every peer that is installed."""
+
+from benchmarks import bench_memory, bench_realtime, bench_spawn, bench_switch, bench_virtual
+from benchmarks.harness import main
+
+if __name__ == "__main__":
+    main(
+        [
+            *bench_switch.WORKLOADS,
+            *bench_virtual.WORKLOADS,
+            *bench_spawn.WORKLOADS,
+            *bench_memory.WORKLOADS,
+            *bench_realtime.WORKLOADS,
+        ]
+    )

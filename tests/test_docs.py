@@ -1,0 +1,75 @@
+"""Every example in the docs is run, and every public thing has one."""
+
+import doctest
+import inspect
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import sleeploop
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_of_a_page_print_what_it_says(page):
+    """A page's python blocks are one program; its text blocks are what that prints."""
+    text = page.read_text()
+    program, expected = "".join(blocks(text, "python")), "".join(blocks(text, "text"))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "SLEEPLOOP_SPEED": ""},
+    )
+    assert done.stderr == ""
+    assert done.stdout == expected
+
+
+def public_things():
+    yield "sleeploop", sleeploop
+    for name in sleeploop.__all__:
+        thing = getattr(sleeploop, name)
+        yield name, thing
+        if inspect.isclass(thing) and not issubclass(thing, BaseException):
+            for member, value in vars(thing).items():
+                if not member.startswith("_"):
+                    yield f"{name}.{member}", value
+
+
+@pytest.mark.parametrize(
+    ("name", "thing"), [pytest.param(*pair, id=pair[0]) for pair in public_things()]
+)
+def test_docstrings(name, thing):
+    if isinstance(thing, int):  # the structseq's counts of fields
+        return
+    assert thing.__doc__
+    test = doctest.DocTestParser().get_doctest(thing.__doc__, {}, name, None, 0)
+    runner = doctest.DocTestRunner(verbose=False)
+    runner.run(test)
+    assert runner.summarize(verbose=False).failed == 0
+
+
+@pytest.mark.parametrize("name", [n for n in sleeploop.__all__ if n[0].islower()])
+def test_every_function_has_an_example(name):
+    assert f"sleeploop.{name}(" in getattr(sleeploop, name).__doc__
+
+
+def test_the_reference_names_everything():
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    missing = [
+        name
+        for name, thing in public_things()
+        if f"`{name.rpartition('.')[2]}" not in reference and not isinstance(thing, int)
+    ]
+    assert missing == []
