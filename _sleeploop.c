@@ -109,6 +109,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->timedelta_type);
     Py_VISIT(state->utc);
     Py_VISIT(state->epoch);
+    Py_VISIT(state->stop_iteration);
     return 0;
 }
 
@@ -128,6 +129,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->timedelta_type);
     Py_CLEAR(state->utc);
     Py_CLEAR(state->epoch);
+    Py_CLEAR(state->stop_iteration);
     Py_CLEAR(state->str_send);
     Py_CLEAR(state->str_throw);
     Py_CLEAR(state->str_close);

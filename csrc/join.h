@@ -68,7 +68,9 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
 static PyObject *
 join_tp_iternext(PyObject *op)
 {
-    return trap_next(op, join_advance);
+    PyObject *result;
+    PySendResult how = join_advance(op, Py_None, &result);
+    return trap_next_result(how, result);
 }
 
 static PyObject *

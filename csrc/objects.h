@@ -39,20 +39,21 @@ enum task_flags {
 
 struct TaskObject {
     PyObject_HEAD
-    LoopObject *loop;        /* owned; NULL once the collector cleared either */
+    /* What a wake-up touches stands together, in one or two cache lines. */
     PyObject *coro;          /* owned */
     PyObject *context;       /* owned: this task's copy */
-    PyObject *name;          /* owned; NULL: "Task-<number>" */
     PyObject *payload;       /* owned; see task_state */
-    PyObject *weakrefs;
     struct link link;        /* in the ready ring, or in the joined task's `waiters` */
+    struct timer timer;      /* in the loop's heap while TASK_TIMER */
+    uint8_t state;           /* enum task_state */
+    uint8_t flags;           /* enum task_flags */
+    uint32_t number;
+    LoopObject *loop;        /* owned; NULL once the collector cleared either */
+    PyObject *name;          /* owned; NULL: "Task-<number>" */
+    PyObject *weakrefs;
     struct link registered;  /* live: in loop->live, which owns a reference to the task;
                                 failed and not retrieved: in loop->unseen, borrowed */
     struct link waiters;     /* head: the tasks that join this one, borrowed */
-    struct timer timer;      /* in the loop's heap while TASK_TIMER */
-    uint32_t number;
-    uint8_t state;  /* enum task_state */
-    uint8_t flags;  /* enum task_flags */
 };
 
 static inline int

@@ -15,6 +15,7 @@ struct ModuleState {
     PyDateTime_CAPI *datetime_api;
     PyObject *datetime_type, *timedelta_type;
     PyObject *utc, *epoch;     /* timezone.utc; 1970-01-01 in it */
+    PyObject *stop_iteration;  /* see stop_iteration_steal() */
     LoopObject *running;       /* borrowed: the loops that run now, in whichever thread */
 };
 

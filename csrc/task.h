@@ -145,7 +145,8 @@ task_outcome(ModuleState *state, TaskObject *task)
         return Py_NewRef(task->payload);
     case TASK_FAILED:
         task_mark_seen(task);
-        PyErr_SetRaisedException(Py_NewRef(task->payload));
+        /* As `raise` does, so that an exception in flight here becomes its context. */
+        PyErr_SetObject((PyObject *)Py_TYPE(task->payload), task->payload);
         return NULL;
     default: {
         PyObject *name = task_name(task);

@@ -137,6 +137,7 @@ static void
 loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject *payload_steal)
 {
     PyObject *old = task->payload;
+    loop->current = NULL;  /* nobody may ask for a task that is about to die */
     task->state = (uint8_t)state;
     task->payload = payload_steal;
     loop_unregister(loop, task);

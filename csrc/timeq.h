@@ -94,6 +94,12 @@ timeq_sift_down(struct timeq *q, size_t pos, struct timeq_entry entry)
             break;
         }
         size_t end = child + 4 < q->len ? child + 4 : q->len;
+        size_t grandchild = 4 * child + 1;
+        if (grandchild + 16 <= q->len) {  /* on their way while the children are compared */
+            for (size_t i = 0; i < 16; i += 4) {
+                __builtin_prefetch(&q->heap[grandchild + i]);
+            }
+        }
         size_t least = child;
         for (size_t i = child + 1; i < end; i++) {
             if (timeq_before(&q->heap[i], &q->heap[least])) {
@@ -196,9 +202,6 @@ timeq_drop_dead(struct timeq *q)
             timeq_sift_down(q, i, q->heap[i]);
         }
     }
-    if (q->len < q->cap / 4 && q->cap > TIMEQ_MIN_CAP) {
-        timeq_shrink(q, q->cap / 2);
-    }
 }
 
 static int
@@ -240,6 +243,18 @@ timeq_push(struct timeq *q, struct timer *timer, int64_t when)
     return 0;
 }
 
+/* Keeps the dead from outnumbering the living, and the arrays from being too large. */
+static inline void
+timeq_tidy(struct timeq *q)
+{
+    if (q->dead > q->len / 2 && q->dead > TIMEQ_MIN_CAP / 2) {
+        timeq_drop_dead(q);
+    }
+    if (q->len < q->cap / 4 && q->cap > TIMEQ_MIN_CAP) {
+        timeq_shrink(q, q->cap / 2);
+    }
+}
+
 /* Disarms an armed timer; its owner may die from now on. */
 static inline void
 timeq_cancel(struct timeq *q, struct timer *timer)
@@ -248,9 +263,7 @@ timeq_cancel(struct timeq *q, struct timer *timer)
     q->slots[timer->slot].timer = NULL;
     timer->slot = TIMER_IDLE;
     q->dead++;
-    if (q->dead > q->len / 2 && q->dead > TIMEQ_MIN_CAP / 2) {
-        timeq_drop_dead(q);
-    }
+    timeq_tidy(q);
 }
 
 /* Takes the top entry out of the heap, dead or alive. */
@@ -261,9 +274,6 @@ timeq_drop_first(struct timeq *q)
     q->len--;
     if (q->len > 0) {
         timeq_sift_down(q, 0, q->heap[q->len]);
-    }
-    if (q->len < q->cap / 4 && q->cap > TIMEQ_MIN_CAP) {
-        timeq_shrink(q, q->cap / 2);
     }
 }
 
@@ -289,7 +299,16 @@ timeq_pop(struct timeq *q)
     struct timer *timer = q->slots[q->heap[0].slot].timer;
     timer->slot = TIMER_IDLE;
     timeq_drop_first(q);
+    timeq_tidy(q);
     return timer;
+}
+
+/* Looks ahead: a timer near the top, or NULL; i = 0 is the first, 1 to 4 are those
+ * of which one will be second. */
+static inline struct timer *
+timeq_glance(const struct timeq *q, size_t i)
+{
+    return i < q->len ? q->slots[q->heap[i].slot].timer : NULL;
 }
 
 /* Disarms every timer and gives the memory back. */
