@@ -121,7 +121,9 @@ asyncgen_close_all(LoopObject *loop)
     Py_ssize_t n = PyList_GET_SIZE(alive);
     for (Py_ssize_t i = 0; i < n; i++) {
         if (asyncgen_spawn_close(loop, PyList_GET_ITEM(alive, i)) < 0) {
-            n = -1;
+            PyObject *exc = PyErr_GetRaisedException();
+            loop_record_error(loop, exc);
+            Py_DECREF(exc);
         }
     }
     Py_DECREF(alive);

@@ -74,28 +74,27 @@ check_coroutines(ModuleState *state, PyObject *coros)
 /* What loop time 0 stands for. A fixed moment at speed inf, so that two runs tell
  * the same; the wall clock itself at speed 1; else where that stands at the start. */
 static int
-loop_set_start(LoopObject *loop, PyObject *start)
+start_from_object(ModuleState *state, PyObject *start, double speed, int64_t *wall_origin)
 {
     PyObject *fixed = NULL;
     if (start != NULL && start != Py_None) {
-        if (!is_datetime(loop->state, start)) {
+        if (!is_datetime(state, start)) {
             raise_about(PyExc_TypeError, "%s must be a datetime, not %U%s", "start", start, "");
             return -1;
         }
         fixed = Py_NewRef(start);
     }
-    else if (loop->clock.mode == CLOCK_VIRTUAL) {
-        fixed = PyObject_CallFunction(loop->state->datetime_type, "iii", 2000, 1, 1);
+    else if (isinf(speed)) {
+        fixed = PyObject_CallFunction(state->datetime_type, "iii", 2000, 1, 1);
         if (fixed == NULL) {
             return -1;
         }
     }
     else {
-        loop->wall_is_system = loop->clock.mode == CLOCK_REAL;
-        loop->wall_origin = WALL_AT_START;
+        *wall_origin = WALL_AT_START;
         return 0;
     }
-    int rc = wall_from_datetime(loop->state, fixed, &loop->wall_origin);
+    int rc = wall_from_datetime(state, fixed, wall_origin);
     Py_DECREF(fixed);
     return rc;
 }
@@ -104,33 +103,38 @@ static int
 loop_init(LoopObject *loop, PyObject *coros, PyObject *speed_obj, PyObject *start, int main_only)
 {
     double speed;
+    int64_t wall_origin;
+    /* Python code, which may call __init__() itself: nothing is changed before it is over. */
+    if (speed_from_object(speed_obj, &speed) < 0
+        || start_from_object(loop->state, start, speed, &wall_origin) < 0
+        || check_coroutines(loop->state, coros) < 0) {
+        return -1;
+    }
     if (loop->initialised) {
         PyErr_SetString(PyExc_RuntimeError, "SleepingLoop.__init__() was called before");
         return -1;
     }
-    if (speed_from_object(speed_obj, &speed) < 0) {
-        return -1;
-    }
-    clock_init(&loop->clock, speed);
-    if (loop_set_start(loop, start) < 0 || check_coroutines(loop->state, coros) < 0) {
-        return -1;
-    }
-    PyObject *roots = PyList_New(PyTuple_GET_SIZE(coros));
+    PyObject *roots = PyTuple_New(PyTuple_GET_SIZE(coros));
     if (roots == NULL) {
         return -1;
     }
+    loop->initialised = LOOP_HALF_MADE;
+    clock_init(&loop->clock, speed);
+    loop->wall_origin = wall_origin;
+    loop->wall_is_system = wall_origin == WALL_AT_START && loop->clock.mode == CLOCK_REAL;
+    loop->main_only = (uint8_t)main_only;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(coros); i++) {
         TaskObject *task = loop_spawn(loop, PyTuple_GET_ITEM(coros, i), NULL, TASK_ROOT);
         if (task == NULL) {
             loop_discard_tasks(loop);
+            loop->initialised = 0;
             Py_DECREF(roots);
             return -1;
         }
-        PyList_SET_ITEM(roots, i, (PyObject *)task);
+        PyTuple_SET_ITEM(roots, i, (PyObject *)task);
     }
-    Py_XSETREF(loop->roots, roots);
-    loop->main_only = (uint8_t)main_only;
-    loop->initialised = 1;
+    loop->roots = roots;
+    loop->initialised = LOOP_MADE;
     return 0;
 }
 
@@ -184,32 +188,40 @@ loop_py_run_until_complete(PyObject *op, PyObject *Py_UNUSED(ignored))
     return results;
 }
 
+/* 0 if a task can be added here and now. */
+static int
+loop_check_accepts(LoopObject *loop)
+{
+    if (loop->initialised != LOOP_MADE) {
+        PyErr_SetString(PyExc_RuntimeError, "SleepingLoop.__init__() was not called");
+        return -1;
+    }
+    if (loop->phase == LOOP_CLOSED) {
+        PyErr_SetString(loop->state->LoopClosedError,
+                        "create_task(): this loop has run already; make a new SleepingLoop");
+        return -1;
+    }
+    if (loop->tstate != NULL && !loop_is_of_thread(loop, PyThreadState_Get())) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "create_task(): this loop is running in another thread; call it there, "
+                        "from one of the loop's tasks (hand the work over in a queue.SimpleQueue)");
+        return -1;
+    }
+    return 0;
+}
+
 /* create_task() of the loop and of the module: loop is borrowed, and may run in another thread. */
 static PyObject *
 loop_create_task(LoopObject *loop, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
     static const char *const names[] = {"coro", "name", "daemon", NULL};
     PyObject *given[3], *name;
-    if (!loop->initialised) {
-        PyErr_SetString(PyExc_RuntimeError, "SleepingLoop.__init__() was not called");
-        return NULL;
-    }
     if (args_parse("create_task()", names, 1, 1, args, n_args, kwnames, given) < 0) {
-        return NULL;
-    }
-    if (loop->phase == LOOP_CLOSED) {
-        PyErr_SetString(loop->state->LoopClosedError,
-                        "create_task(): this loop has run already; make a new SleepingLoop");
-        return NULL;
-    }
-    if (loop->tstate != NULL && loop->tstate != PyThreadState_Get()) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "create_task(): this loop is running in another thread; call it there, "
-                        "from one of the loop's tasks (hand the work over in a queue.SimpleQueue)");
         return NULL;
     }
     int daemon = given[2] != NULL ? PyObject_IsTrue(given[2]) : 0;
     if (daemon < 0 || check_coroutine(loop->state, "create_task()", given[0]) < 0
+        || loop_check_accepts(loop) < 0  /* after them: they run Python */
         || task_name_from_object(given[1], &name) < 0) {
         return NULL;
     }
@@ -539,6 +551,7 @@ module_py_run(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObje
             results = loop_run(loop);
         }
         if (loop->phase == LOOP_NEW) {
+            loop->phase = LOOP_CLOSED;
             loop_discard_tasks(loop);  /* it never ran: the coroutine is the caller's again */
         }
     }

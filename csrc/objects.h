@@ -81,6 +81,7 @@ typedef struct {
     int64_t time;     /* FOR: nanoseconds to sleep; UNTIL: loop time in nanoseconds;
                          UNTIL_WALL: microseconds since 1970 UTC */
     int64_t started;  /* while WAITING: loop time when it began; ABROAD: see sleep.h */
+    uint32_t task_number;  /* while WAITING: the task that does */
     uint8_t kind;     /* enum sleep_kind */
     uint8_t state;    /* enum trap_state */
     uint8_t aware;    /* UNTIL_WALL: the datetime had a time zone */
@@ -103,13 +104,15 @@ enum loop_phase {
     LOOP_CLOSED,
 };
 
+enum { LOOP_HALF_MADE = 1, LOOP_MADE = 2 };  /* __init__() is under way; is over */
+
 struct LoopObject {
     PyObject_HEAD
     ModuleState *state;     /* borrowed from the module, which the type keeps; may be gone
                                when the interpreter ends, so not for dealloc or clear */
     PyObject *weakrefs;
     enum loop_phase phase;
-    uint8_t initialised;
+    uint8_t initialised;    /* 0, LOOP_HALF_MADE or LOOP_MADE */
     uint8_t main_only;      /* run(): the first root's end is the run's end */
     uint8_t main_thread;    /* the run is where Python's signal handlers run */
     uint8_t interrupted;    /* Ctrl-C came */
@@ -127,12 +130,13 @@ struct LoopObject {
     size_t live_forever;    /* live tasks in TASK_FOREVER */
     uint32_t next_number;
     TaskObject *current;    /* borrowed: the task whose step is under way, or NULL */
-    PyObject *roots;        /* owned list of the tasks given to the loop */
+    PyObject *roots;        /* owned tuple of the tasks given to the loop */
     PyObject *errors;       /* owned list of what the run will raise; NULL outside a run */
     PyObject *cancel_reason; /* owned str: what CancelledError says; NULL: nothing yet */
     PyObject *asyncgens;    /* owned WeakValueDictionary: serial number -> async generator
                                that was iterated in the run, in that order; NULL: none yet */
     uint64_t next_asyncgen;
+    uint64_t tstate_id;     /* of tstate: after a fork another thread may have its address */
     PyThreadState *tstate;  /* borrowed: the thread that runs the loop, or NULL */
     LoopObject *next_running; /* borrowed: the next loop in the module's list */
     struct idle idle;

@@ -215,11 +215,15 @@ loop_step_raised(LoopObject *loop, TaskObject *task)
     loop_finish(loop, task, TASK_CANCELLED, NULL);
 }
 
-/* A task that was cancelled before its first step: its coroutine never runs. */
+/* A task that was cancelled before its first step: its coroutine never runs. One
+ * that another has started meanwhile is not ours to close. */
 static void
 loop_close_unstarted(LoopObject *loop, TaskObject *task)
 {
-    if (task_close_coro(loop->state, task) < 0) {
+    PyObject *coro = task->coro;
+    int is_native = PyCoro_CheckExact(coro) || PyGen_CheckExact(coro);
+    int is_ours = !is_native || compat_coro_state(coro) == CORO_NEW;
+    if (is_ours && task_close_coro(loop->state, task) < 0) {
         loop_step_raised(loop, task);
     }
     else {
@@ -253,6 +257,10 @@ resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, PyObject **
         return RESUME_THROW;
     }
     if (loop->wall_is_system && now < wall) {
+        if (task->flags & TASK_CANCELLING) {  /* since it was woken */
+            *input = cancelled_error(loop);
+            return RESUME_THROW;
+        }
         park_until(loop, task, clock_now(&loop->clock), loop_time_of_wall(loop, wall), trap);
         return RESUME_NOT_YET;
     }
@@ -380,7 +388,8 @@ loop_wait(LoopObject *loop, int64_t deadline)
     if (PyErr_CheckSignals() < 0) {
         loop_take_error(loop);
     }
-    if (loop->ready_len == 0 && !loop->abandoned && !loop->interrupted) {
+    if (loop->ready_len == 0 && !loop->abandoned
+        && !(loop->interrupted && loop->phase == LOOP_RUNNING)) {
         int64_t began = clock_monotonic();
         loop->idling = 1;
         PyThreadState *tstate = PyEval_SaveThread();
@@ -411,7 +420,9 @@ loop_idle(LoopObject *loop)
     if (!timeq_next(&loop->timers, &when)) {
         switch (loop_may_be_woken(loop)) {
         case 0:
-            loop_report_deadlock(loop);
+            if (loop->ready_len == 0) {  /* still: that was Python code */
+                loop_report_deadlock(loop);
+            }
             break;
         case 1:
             loop_wait(loop, TIME_FOREVER);
@@ -434,7 +445,7 @@ static int
 loop_is_over(LoopObject *loop)
 {
     if (loop->main_only) {
-        return task_done((TaskObject *)PyList_GET_ITEM(loop->roots, 0));
+        return task_done((TaskObject *)PyTuple_GET_ITEM(loop->roots, 0));
     }
     return loop->live_waited == 0;
 }
@@ -560,27 +571,28 @@ loop_abandon(LoopObject *loop)
 static void
 loop_run_to_the_end(LoopObject *loop)
 {
-    loop_drive(loop);
-    while (!loop->abandoned) {
-        loop->phase = LOOP_FINALIZING;
-        Py_ssize_t n = asyncgen_close_all(loop);
-        if (n < 0) {
-            loop_take_error(loop);
-        }
-        if (ring_empty(&loop->live)) {
-            break;
-        }
+    do {
         loop_drive(loop);
-    }
-    if (loop->abandoned) {
-        loop_abandon(loop);
-    }
-    while (!ring_empty(&loop->unseen)) {
-        TaskObject *task = TASK_OF_REGISTERED(loop->unseen.next);
-        Py_INCREF(task);
-        task_report_unseen(task);
-        Py_DECREF(task);
-    }
+        while (!loop->abandoned) {
+            loop->phase = LOOP_FINALIZING;
+            if (asyncgen_close_all(loop) < 0) {
+                loop_take_error(loop);
+            }
+            if (ring_empty(&loop->live)) {
+                break;
+            }
+            loop_drive(loop);
+        }
+        if (loop->abandoned) {
+            loop_abandon(loop);
+        }
+        while (!ring_empty(&loop->unseen)) {
+            TaskObject *task = TASK_OF_REGISTERED(loop->unseen.next);
+            Py_INCREF(task);
+            task_report_unseen(task);
+            Py_DECREF(task);
+        }
+    } while (!ring_empty(&loop->live));  /* a log handler made a task, or dropped a generator */
 }
 
 /* ---- the result ------------------------------------------------------------------------------ */
@@ -590,12 +602,13 @@ static void
 loop_raise_one(PyObject *errors, PyObject *exc)
 {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(errors); i++) {
-        PyObject *other = PyList_GET_ITEM(errors, i);
+        PyObject *other = Py_NewRef(PyList_GET_ITEM(errors, i));
         if (other != exc) {
             log_exception(PyUnicode_FromFormat("an error of the run that ended with %s",
                                                Py_TYPE(exc)->tp_name),
                           other);
         }
+        Py_DECREF(other);
     }
     PyErr_SetRaisedException(Py_NewRef(exc));
 }
@@ -643,9 +656,9 @@ loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
         loop_raise_errors(errors);
     }
     else {
-        results = PyList_New(PyList_GET_SIZE(roots));
-        for (Py_ssize_t i = 0; results != NULL && i < PyList_GET_SIZE(roots); i++) {
-            TaskObject *task = (TaskObject *)PyList_GET_ITEM(roots, i);
+        results = PyList_New(PyTuple_GET_SIZE(roots));
+        for (Py_ssize_t i = 0; results != NULL && i < PyTuple_GET_SIZE(roots); i++) {
+            TaskObject *task = (TaskObject *)PyTuple_GET_ITEM(roots, i);
             PyObject *result = task_outcome(loop->state, task);
             if (result == NULL) {
                 Py_CLEAR(results);
@@ -665,7 +678,7 @@ loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
 static int
 loop_check_runnable(LoopObject *loop, const char *function)
 {
-    if (!loop->initialised) {
+    if (loop->initialised != LOOP_MADE) {
         PyErr_SetString(PyExc_RuntimeError, "SleepingLoop.__init__() was not called");
         return -1;
     }
@@ -693,6 +706,7 @@ static void
 running_list_add(LoopObject *loop)
 {
     loop->tstate = PyThreadState_Get();
+    loop->tstate_id = PyThreadState_GetID(loop->tstate);
     loop->next_running = loop->state->running;
     loop->state->running = loop;
 }
@@ -715,14 +729,16 @@ static PyObject *
 loop_run(LoopObject *loop)
 {
     PyObject *sigint = NULL, *hooks = NULL;
+    loop->phase = LOOP_RUNNING;  /* at once: all that follows may run Python */
+    running_list_add(loop);
     int is_main = in_signal_thread();
     if (is_main < 0) {
-        return NULL;
+        goto failed;
     }
     loop->main_thread = (uint8_t)is_main;
     loop->errors = PyList_New(0);
     if (loop->errors == NULL) {
-        return NULL;
+        goto failed;
     }
     if (loop->clock.mode != CLOCK_VIRTUAL) {  /* virtual time hardly ever waits */
         int error = idle_ensure_open(&loop->idle);
@@ -737,8 +753,6 @@ loop_run(LoopObject *loop)
         goto failed;
     }
 
-    loop->phase = LOOP_RUNNING;
-    running_list_add(loop);
     if (loop->wall_origin == WALL_AT_START) {
         loop->wall_origin = wall_now();
     }
@@ -774,6 +788,8 @@ failed:
     }
     idle_close(&loop->idle);
     Py_CLEAR(loop->errors);
+    running_list_remove(loop);
+    loop->phase = LOOP_NEW;
     return NULL;
 }
 

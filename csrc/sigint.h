@@ -16,6 +16,10 @@ static PyObject *
 on_sigint(PyObject *op, PyObject *Py_UNUSED(args))
 {
     LoopObject *loop = (LoopObject *)op;
+    if (!loop_is_of_thread(loop, PyThreadState_Get())) {
+        PyErr_SetNone(PyExc_KeyboardInterrupt);  /* a leftover: of a fork, or put back by somebody */
+        return NULL;
+    }
     int again = loop->interrupted || loop->phase == LOOP_FINALIZING;
     loop->interrupted = 1;
     if (again) {

@@ -135,6 +135,7 @@ sleep_new(ModuleState *state, enum sleep_kind kind, int64_t time)
     }
     self->time = time;
     self->started = 0;
+    self->task_number = 0;
     self->kind = (uint8_t)kind;
     self->state = TRAP_NEW;
     self->aware = 0;
@@ -226,21 +227,22 @@ sleep_advance(PyObject *op, PyObject *value, PyObject **result)
             return sleep_begin_abroad(state, self, result);
         }
         self->started = clock_now(&loop->clock);
+        self->task_number = loop->current != NULL ? loop->current->number : 0;
         self->state = TRAP_WAITING;
         *result = Py_NewRef(op);
         return PYGEN_NEXT;
+    }
+    if (loop == NULL || loop->current == NULL || loop->current->number != self->task_number) {
+        return trap_used_up(sleep_function(self));  /* the wake-up belongs to another task */
     }
     self->state = TRAP_DONE;
     if (self->kind == SLEEP_CHECKPOINT) {
         *result = Py_NewRef(Py_None);
         return PYGEN_RETURN;
     }
-    int64_t now = self->started;
-    if (loop != NULL) {
-        now = clock_now(&loop->clock);
-        if (loop->clock.mode != CLOCK_VIRTUAL && self->time > 0 && self->kind <= SLEEP_UNTIL) {
-            lateness_add(&loop->late, now - sleep_deadline(loop, self));
-        }
+    int64_t now = clock_now(&loop->clock);
+    if (loop->clock.mode != CLOCK_VIRTUAL && self->time > 0 && self->kind <= SLEEP_UNTIL) {
+        lateness_add(&loop->late, now - sleep_deadline(loop, self));
     }
     *result = timedelta_from_ns(state, now > self->started ? now - self->started : 0);
     return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;

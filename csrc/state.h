@@ -26,6 +26,12 @@ state_of_type(PyTypeObject *type)
     return (ModuleState *)PyType_GetModuleState(type);
 }
 
+static inline int
+loop_is_of_thread(const LoopObject *loop, PyThreadState *tstate)
+{
+    return loop->tstate == tstate && loop->tstate_id == PyThreadState_GetID(tstate);
+}
+
 /* The loop whose step or callback this thread is in, borrowed; NULL without an
  * exception set if there is none. */
 static inline LoopObject *
@@ -33,7 +39,7 @@ current_loop_borrowed(ModuleState *state)
 {
     PyThreadState *tstate = PyThreadState_Get();
     LoopObject *loop = state->running;
-    while (loop != NULL && loop->tstate != tstate) {
+    while (loop != NULL && !loop_is_of_thread(loop, tstate)) {
         loop = loop->next_running;
     }
     return loop;

@@ -159,6 +159,9 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
             ring_push(&loop->unseen, &task->registered);
         }
     }
+    if (loop->current == task) {
+        loop->current = NULL;  /* what dies with the task must not find it */
+    }
     Py_XDECREF(old);
     Py_DECREF(task);
 }

@@ -11,6 +11,8 @@
 
 #define US_PER_SEC INT64_C(1000000)
 #define SEC_PER_DAY INT64_C(86400)
+#define WALL_MOST_SEC (10000 * 366 * SEC_PER_DAY)  /* more than any datetime is from 1970 */
+#define MOST_DAYS INT64_C(999999999)  /* of a timedelta */
 
 static int
 walltime_init(ModuleState *state)
@@ -93,6 +95,11 @@ timedelta_fields(PyObject *delta, int64_t *seconds, int64_t *us)
         || int_attribute(delta, "microseconds", us) < 0) {
         return -1;
     }
+    if (days < -MOST_DAYS || days > MOST_DAYS || *seconds < 0 || *seconds >= SEC_PER_DAY || *us < 0
+        || *us >= US_PER_SEC) {
+        PyErr_SetString(PyExc_OverflowError, "a timedelta's fields are out of range");
+        return -1;
+    }
     *seconds += days * SEC_PER_DAY;
     return 0;
 }
@@ -128,25 +135,28 @@ wall_from_datetime(ModuleState *state, PyObject *datetime, int64_t *us)
     int64_t seconds;
     int rc = timedelta_fields(delta, &seconds, us);
     Py_DECREF(delta);
+    if (rc == 0 && (seconds > WALL_MOST_SEC || seconds < -WALL_MOST_SEC)) {
+        PyErr_SetString(PyExc_OverflowError, "datetime out of range");
+        return -1;
+    }
     if (rc == 0) {
         *us += seconds * US_PER_SEC;
     }
     return rc;
 }
 
-/* The datetime of a moment in zone tz; Py_None: naive local time. A whole number
- * of seconds first, as floats lose microseconds in far years; fromtimestamp also
- * sets `fold`. */
+/* The datetime of a moment: naive local time, or in UTC. A whole number of seconds
+ * first, as floats lose microseconds in far years; fromtimestamp also sets `fold`. */
 static PyObject *
-datetime_from_wall(ModuleState *state, int64_t us, PyObject *tz)
+datetime_from_timestamp(ModuleState *state, int64_t us, PyObject *none_or_utc)
 {
     int64_t seconds = us / US_PER_SEC, rest = us % US_PER_SEC;
     if (rest < 0) {
         rest += US_PER_SEC;
         seconds--;
     }
-    PyObject *whole =
-        PyObject_CallMethod(state->datetime_type, "fromtimestamp", "LO", (long long)seconds, tz);
+    PyObject *whole = PyObject_CallMethod(state->datetime_type, "fromtimestamp", "LO",
+                                          (long long)seconds, none_or_utc);
     if (whole == NULL || rest == 0) {
         return whole;
     }
@@ -160,6 +170,19 @@ datetime_from_wall(ModuleState *state, int64_t us, PyObject *tz)
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
     Py_XDECREF(replace);
+    return result;
+}
+
+/* The datetime of a moment in zone tz; Py_None: naive local time. */
+static PyObject *
+datetime_from_wall(ModuleState *state, int64_t us, PyObject *tz)
+{
+    if (tz == Py_None || tz == state->utc) {
+        return datetime_from_timestamp(state, us, tz);
+    }
+    PyObject *utc = datetime_from_timestamp(state, us, state->utc);
+    PyObject *result = utc != NULL ? PyObject_CallMethod(utc, "astimezone", "O", tz) : NULL;
+    Py_XDECREF(utc);
     return result;
 }
 

@@ -425,7 +425,9 @@ def test_nested_runs_are_refused_and_lose_nothing(call):
     async def main():
         coro = give(1)
         if call == "run":
-            with pytest.raises(RuntimeError, match=r"run\(\) cannot be called while .* create_task"):
+            with pytest.raises(
+                RuntimeError, match=r"run\(\) cannot be called while .* create_task"
+            ):
                 run(coro, speed=math.inf)
             assert await coro == 1  # still the caller's
             return

@@ -436,6 +436,19 @@ def test_the_same_coroutine_twice():
     assert virtual(main()) == 2
 
 
+def test_the_same_coroutine_twice_is_closed_by_neither():
+    async def main():
+        coro = give("first", 2)
+        task = create_task(coro)
+        await checkpoint()  # it runs, and what follows is cancelled before it starts
+        loop = SleepingLoop(speed=math.inf)
+        with pytest.raises(RuntimeError, match="already started"):
+            loop.create_task(coro)
+        return await task
+
+    assert virtual(main()) == "first"
+
+
 def test_a_coroutine_awaited_twice_closed_or_driven_by_others():
     async def awaits(coro):
         return await coro
@@ -458,8 +471,8 @@ def test_a_coroutine_awaited_twice_closed_or_driven_by_others():
         driven = give(3)
         task = create_task(driven)
         await checkpoint()
-        with pytest.raises(StopIteration):
-            driven.send(None)  # behind the loop's back
+        with pytest.raises(RuntimeError, match="awaited before"):
+            driven.send(None)  # behind the loop's back: the sleep is the task's
         with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
             await task
 

@@ -1,0 +1,276 @@
+"""What the checkout, the sdist and the wheel hold."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import types
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sleeploop
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NAME = f"sleeploop-{PROJECT['version']}"
+
+# What may lie about in a checkout without being a part of it.
+LITTER = (
+    ".git", ".venv", ".envs", ".*_cache", ".hypothesis", "__pycache__", "build", "dist",
+    "*.egg-info", "*.so", "*.py[co]",
+)  # fmt: skip
+
+
+def project_files() -> list[str]:
+    """Every file of the project, as git sees it or, in an unpacked sdist, all there are."""
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            check=False,
+        )
+        if listed.returncode == 0:
+            names = listed.stdout.decode().split("\0")
+            return sorted(name for name in names if name and (ROOT / name).is_file())
+    return sorted(walk(ROOT))
+
+
+def walk(directory: Path, prefix: str = "") -> Iterator[str]:
+    for entry in sorted(directory.iterdir()):
+        if any(fnmatch.fnmatch(entry.name, pattern) for pattern in LITTER):
+            continue
+        if entry.is_dir():
+            yield from walk(entry, f"{prefix}{entry.name}/")
+        elif f"{prefix}{entry.name}" not in ("PKG-INFO", "setup.cfg"):
+            yield prefix + entry.name
+
+
+FILES = project_files()
+
+
+def matching(*patterns: str) -> set[str]:
+    """`*` stays within a directory."""
+    return {
+        name
+        for name in FILES
+        for pattern in patterns
+        if name.count("/") == pattern.count("/") and fnmatch.fnmatch(name, pattern)
+    }
+
+
+# ---- sdist and wheel ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist of a copy of the project, and the wheel of the sdist alone. Needs no network."""
+    pytest.importorskip("setuptools", minversion="77")
+    base = tmp_path_factory.mktemp("packaging")
+    copy = base / "copy"
+    for name in FILES:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    sdist = build("sdist", copy, base)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(base, filter="data")
+    wheel = build("wheel", base / NAME, base)
+    return sdist, wheel
+
+
+def build(kind: str, source: Path, target: Path) -> Path:
+    # The frontend's part, without one: run the backend's hook in the source directory.
+    hook = f"import sys; from setuptools import build_meta as b; b.build_{kind}(sys.argv[1])"
+    environment = {k: v for k, v in os.environ.items() if k != "DIST_EXTRA_CONFIG"}
+    # No optimiser: that the extension is built and works is all we want to know.
+    environment["CFLAGS"] = f"{environment.get('CFLAGS', '')} -O0"
+    done = subprocess.run(
+        [sys.executable, "-c", hook, str(target)],
+        cwd=source,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    (result,) = target.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return result
+
+
+@pytest.mark.slow
+def test_sdist_is_the_whole_project(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[0]) as archive:
+        packed = {member.name for member in archive if member.isfile()}
+    generated = {"PKG-INFO", "setup.cfg"}
+    content = {name.removeprefix(f"{NAME}/") for name in packed}
+    content = {name for name in content - generated if not name.startswith("sleeploop.egg-info/")}
+    assert content == set(FILES)
+
+
+@pytest.mark.slow
+def test_wheel_is_the_extension_and_the_package(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[1]) as archive:
+        packed = set(archive.namelist())
+    content = {name for name in packed if not name.startswith(f"{NAME}.dist-info/")}
+    extensions = {name for name in content if re.fullmatch(r"_sleeploop\.[\w.-]+\.so", name)}
+    assert len(extensions) == 1
+    assert content - extensions == matching("sleeploop/*")
+    assert "sleeploop/py.typed" in content
+
+
+@pytest.mark.slow
+def test_wheel_works_by_itself(built: tuple[Path, Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(built[1]) as archive:
+        archive.extractall(tmp_path)
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import _sleeploop, sleeploop
+assert _sleeploop.__file__.startswith(sys.argv[1]), _sleeploop.__file__
+assert sleeploop.__file__.startswith(sys.argv[1]), sleeploop.__file__
+async def nap():
+    return await sleeploop.sleep(3600)
+print(sleeploop.run(nap(), speed=float("inf")).total_seconds())
+"""
+    output = subprocess.check_output([sys.executable, "-I", "-c", program, tmp_path], text=True)
+    assert output == "3600.0\n"
+
+
+# ---- the project itself ------------------------------------------------------------------------
+
+
+def test_nothing_is_needed_at_run_time() -> None:
+    assert PROJECT["dependencies"] == []
+    imported = set()
+    for name in matching("sleeploop/*.py", "sleeploop/*.pyi"):
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).partition(".")[0])
+    assert imported <= sys.stdlib_module_names | {"sleeploop", "_sleeploop"}
+
+
+def test_version_is_said_once() -> None:
+    version = re.compile(rf"(?<![\d.]){re.escape(PROJECT['version'])}(?![\d.])")
+    sources = matching("*.c", "*.py", "*.toml", "csrc/*", "sleeploop/*")
+    assert {name for name in sources if version.search((ROOT / name).read_text())} == {
+        "pyproject.toml"
+    }
+
+
+def test_every_export_appears_once() -> None:
+    exported = sleeploop.__all__
+    assert sorted(exported) == sorted(set(exported))
+    public = {
+        name
+        for name, value in vars(sleeploop).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    dunders = {name for name in exported if name.startswith("__")}
+    assert set(exported) - dunders == public
+
+
+def test_every_export_is_one_of_ours() -> None:
+    for name in sleeploop.__all__:
+        module = getattr(getattr(sleeploop, name), "__module__", None)
+        assert module is None or module.partition(".")[0] == "sleeploop", name
+
+
+def test_submodules_import_alone() -> None:
+    for name in matching("sleeploop/*.py") - {"sleeploop/__main__.py"}:
+        module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        importlib.import_module(module)
+
+
+def test_file_table_is_complete() -> None:
+    """CONTRIBUTING.md has a row for every file: `path`, purpose, what you may touch."""
+    table = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| *`([^`]+)` *\|", table, re.MULTILINE)
+    assert sorted(rows) == sorted(set(rows)), "a file has two rows"
+
+    everything = set(FILES)
+    directories = {f"{parent}/" for name in FILES for parent in Path(name).parents}
+    assert set(rows) - everything - directories == set(), "rows of files that do not exist"
+
+    # A row of a directory stands for what is in it, but not for these.
+    own_row = matching("*", "csrc/*", "sleeploop/*", "tests/*.py", "benchmarks/*.py", "docs/*")
+    covered = {name for name in everything - own_row for row in rows if name.startswith(row)}
+    assert everything - set(rows) - covered == set(), "files without a row"
+
+
+def test_no_paths_of_one_machine() -> None:
+    somebodys = re.compile(r"/(?:home|Users)/\w+|(?<![\w.])/root/|[A-Z]:\\Users")
+    known = [str(place) for place in (ROOT, Path.home()) if len(place.parts) > 2]
+    for name in set(FILES) - {f"tests/{Path(__file__).name}"}:
+        text = (ROOT / name).read_text(errors="replace")
+        assert not somebodys.search(text), name
+        assert not any(place in text for place in known), name
+
+
+# ---- the first minute on a fresh machine -------------------------------------------------------
+
+
+def preflight(python: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", str(ROOT / "tools/preflight.sh"), python],
+        env={"PATH": os.environ["PATH"], **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def fake_python(directory: Path, body: str) -> str:
+    """Answers whatever `python -c` is asked, as the real one would, except for `body`."""
+    fake = directory / "python3"
+    fake.write_text(f'#!/bin/sh\n{body}\nexec "{sys.executable}" "$@"\n')
+    fake.chmod(0o755)
+    return str(fake)
+
+
+def test_preflight_says_nothing_when_all_is_well(tmp_path: Path) -> None:
+    done = preflight(fake_python(tmp_path, ""))
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "package"),
+    [
+        ("case $2 in *ensurepip*) exit 1;; esac", "python3-venv"),
+        ("case $2 in *get_path*) echo /nowhere; exit;; esac", "python3-dev"),
+        ("case $2 in *'\"CC\"'*) echo no-such-compiler -pthread; exit;; esac", "gcc"),
+    ],
+)
+def test_preflight_names_what_is_missing(tmp_path: Path, body: str, package: str) -> None:
+    done = preflight(fake_python(tmp_path, body))
+    assert done.returncode == 1
+    assert done.stdout.count("\n") == 1
+    assert done.stdout.endswith(f"apt-get install {package}\n")
+
+
+def test_preflight_wants_a_newer_python(tmp_path: Path) -> None:
+    body = 'case $2 in *version_info*) exit 1;; esac; [ "$1" = -V ] && echo Python 3.9.2 && exit'
+    done = preflight(fake_python(tmp_path, body))
+    assert done.returncode == 1
+    assert "3.11 or newer" in done.stdout
+    assert "Python 3.9.2" in done.stdout
+
+
+def test_preflight_without_any_python(tmp_path: Path) -> None:
+    for tool in ("sh", "make", "gcc"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "/bin/false")
+    done = preflight("python3", PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout.endswith("apt-get install python3 python3-venv python3-dev\n")
