@@ -51,11 +51,18 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
     if (self->task == NULL || self->state == TRAP_DONE) {
         return trap_used_up("task's __await__()");
     }
-    if (!task_done(self->task)) {
-        if (join_check(state, self->task) < 0) {
-            self->state = TRAP_DONE;
-            return PYGEN_ERROR;
-        }
+    int wait = !task_done(self->task);
+    if (wait && join_check(state, self->task) < 0) {
+        self->state = TRAP_DONE;
+        return PYGEN_ERROR;
+    }
+    if (!wait && self->state == TRAP_NEW) {
+        /* No need to wait; but every await of a cancelled task raises, this one, too. */
+        LoopObject *loop = current_loop_borrowed(state);
+        wait = loop != NULL && loop == self->task->loop && loop->current != NULL
+               && (loop->current->flags & TASK_CANCELLING);
+    }
+    if (wait) {
         self->state = TRAP_WAITING;
         *result = Py_NewRef(op);
         return PYGEN_NEXT;

@@ -289,7 +289,6 @@ loop_run_task(LoopObject *loop, TaskObject *task)
     task->state = TASK_RUNNING;
     task->flags = (uint8_t)((flags | TASK_STARTED) & ~(TASK_THROW | TASK_THROW_CANCEL));
     loop->current = task;
-    loop->steps++;
 
     if (flags & TASK_THROW) {
         exc = trap;
@@ -326,6 +325,7 @@ loop_run_task(LoopObject *loop, TaskObject *task)
     }
     Py_CLEAR(trap);
 
+    loop->steps++;
     switch (task_step(state, task, value, exc, &out)) {
     case STEP_YIELDED:
         loop_park(loop, task, out);

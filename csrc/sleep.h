@@ -11,9 +11,6 @@
 #include "args.h"
 #include "walltime.h"
 
-/* The last moment that is a valid datetime in every time zone: 9999-12-30 UTC. */
-#define WALL_MAX (INT64_C(253402128000) * US_PER_SEC)
-
 /* ---- traps in general: how an awaitable ends --------------------------------- */
 
 /* Ends a tp_iternext or send() with a value, as `return value` ends a generator.
@@ -171,17 +168,14 @@ sleep_begin_abroad(ModuleState *state, SleepObject *self, PyObject **result)
     }
     self->started = wall_now();
     int64_t until = self->started;
-    if (self->kind == SLEEP_FOR && self->time > 0) {
+    if (self->kind == SLEEP_FOREVER || self->time == TIME_FOREVER) {
+        until = WALL_MAX;
+    }
+    else if (self->kind == SLEEP_FOR && self->time > 0) {
         until = time_add(until, self->time / NS_PER_US + (self->time % NS_PER_US > 0));
     }
     else if (self->kind == SLEEP_UNTIL_WALL) {
-        until = self->time;
-    }
-    else if (self->kind == SLEEP_FOREVER) {
-        until = WALL_MAX;
-    }
-    if (until > WALL_MAX) {
-        until = WALL_MAX;
+        until = self->time < WALL_MAX ? self->time : WALL_MAX;
     }
     *result = datetime_from_wall(state, until, self->aware ? state->utc : Py_None);
     if (*result == NULL) {

@@ -11,6 +11,10 @@
 
 #define US_PER_SEC INT64_C(1000000)
 #define SEC_PER_DAY INT64_C(86400)
+/* The first and the last moments that are datetimes in every zone: 0001-01-02 and
+ * 9999-12-30, UTC. */
+#define WALL_MIN (INT64_C(-62135510400) * US_PER_SEC)
+#define WALL_MAX (INT64_C(253402128000) * US_PER_SEC)
 #define WALL_MOST_SEC (10000 * 366 * SEC_PER_DAY)  /* more than any datetime is from 1970 */
 #define MOST_DAYS INT64_C(999999999)  /* of a timedelta */
 
@@ -118,14 +122,33 @@ ns_from_timedelta(PyObject *delta, int64_t *ns)
     return 0;
 }
 
+/* datetime.min and datetime.max, by which people mean never and always, are no
+ * moments in most zones; datetime's error is set. 0 if it was one of their kind. */
+static int
+wall_at_the_ends(PyObject *datetime, int64_t *us)
+{
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError) && !PyErr_ExceptionMatches(PyExc_ValueError)) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int64_t year;
+    if (int_attribute(datetime, "year", &year) == 0 && (year == 1 || year == 9999)) {
+        *us = year == 1 ? WALL_MIN : WALL_MAX;
+        Py_DECREF(exc);
+        return 0;
+    }
+    PyErr_SetRaisedException(exc);
+    return -1;
+}
+
 /* Microseconds since 1970 UTC; a naive datetime is local time, as everywhere in
- * datetime. Errors are datetime's own (a moment next to year 1 or 9999). */
+ * datetime. Errors are datetime's own, or its time zone's. */
 static int
 wall_from_datetime(ModuleState *state, PyObject *datetime, int64_t *us)
 {
     PyObject *utc = PyObject_CallMethod(datetime, "astimezone", "O", state->utc);
     if (utc == NULL) {
-        return -1;
+        return wall_at_the_ends(datetime, us);
     }
     PyObject *delta = PyNumber_Subtract(utc, state->epoch);
     Py_DECREF(utc);

@@ -44,11 +44,11 @@ class Task:
         self.waiters: list[Task] = []
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        if not self.done():
-            if self is self.loop.current:
-                error = RuntimeError(f"await: {self!r} cannot wait for itself")
-                del self  # see SleepingLoop.step()
-                raise error
+        if not self.done() and self is self.loop.current:
+            error = RuntimeError(f"await: {self!r} cannot wait for itself")
+            del self  # see SleepingLoop.step()
+            raise error
+        if not self.done() or (self.loop.current and self.loop.current.cancelling):
             yield self
         return self.result()
 

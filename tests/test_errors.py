@@ -475,3 +475,31 @@ def test_one_bad_coroutine_among_good_ones_starts_nothing():
     with pytest.raises(TypeError, match="'nonsense'"):
         SleepingLoop(good, "nonsense")
     assert finish(good) == ["good"]
+
+
+def test_a_cancelled_task_cannot_go_on_by_joining_finished_tasks():
+    """Joining one needs no wait, but it is an await, and every await raises."""
+
+    async def spinner(finished):
+        with pytest.raises(CancelledError):
+            await sleep_forever()
+        with pytest.raises(CancelledError):
+            await finished
+
+    async def main():
+        finished = create_task(give("done"))
+        await finished
+        create_task(spinner(finished))
+        await sleep(1)
+
+    assert run(main(), speed=math.inf) is None
+
+
+def test_closing_a_task_that_never_started_is_no_step():
+    async def quick_failure():
+        raise ValueError("x")
+
+    loop = SleepingLoop(quick_failure(), give(1), give(2), speed=math.inf)
+    with pytest.raises(ValueError, match="x"):
+        loop.run_until_complete()
+    assert loop.stats().steps == 1
