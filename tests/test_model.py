@@ -401,7 +401,6 @@ def test_the_programs_do_it_all() -> None:
         "CancelledError: the run is over",
         "CancelledError: task",
         "CancelledError: the run failed with",
-        "was cancelled",
         "SleepingLoop cannot wait for",
         "nobody retrieved",
         "ended with SystemExit",
