@@ -1,0 +1,27 @@
+#!/bin/sh
+# usage: tools/werror.sh PYTHON
+#
+# Compile the extension with gcc and clang, each with and without assertions and with both ways of
+# waiting, so that no `#if` hides a warning. Optimised: some warnings need the optimiser's analysis.
+
+set -u
+python=$1
+sh tools/preflight.sh "$python" || exit 1
+include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+
+failed=0
+for compiler in gcc clang; do
+    if ! command -v $compiler >/dev/null 2>&1; then
+        echo "$compiler: skipped, not found (Debian package: $compiler)"
+        continue
+    fi
+    for assertions in -DNDEBUG -UNDEBUG; do
+        for idle in '' -DSLEEPLOOP_PORTABLE_IDLE=1; do
+            echo "$compiler $assertions $idle"
+            # shellcheck disable=SC2086  # $idle may be no argument at all
+            $compiler -std=c11 -fvisibility=hidden -Wall -Wextra -Werror -O2 -fPIC -I"$include" \
+                $assertions $idle -c _sleeploop.c -o /dev/null || failed=1
+        done
+    done
+done
+exit $failed
