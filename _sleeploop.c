@@ -5,7 +5,7 @@
 
 static struct PyModuleDef sleeploop_module;
 
-#include "csrc/loop.h"
+#include "csrc/functions.h"
 
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},

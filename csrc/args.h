@@ -1,4 +1,4 @@
-/* args.h: from Python arguments to C values, with errors that name the value. */
+/* args.h: between Python's values and C's, with errors that name the value. */
 #ifndef SLEEPLOOP_ARGS_H
 #define SLEEPLOOP_ARGS_H
 
@@ -99,6 +99,12 @@ ns_from_double(const char *function, double seconds, int64_t *ns)
         }
     }
     return 0;
+}
+
+static PyObject *
+seconds_object(int64_t ns)
+{
+    return PyFloat_FromDouble((double)ns / 1e9);
 }
 
 static int

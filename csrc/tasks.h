@@ -183,4 +183,36 @@ loop_discard_tasks(LoopObject *loop)
     loop->ready_len = loop->live_waited = 0;
 }
 
+/* ---- errors of the loop itself ------------------------------------------------------ */
+
+/* Takes the exception that is set: of a signal handler, or of the loop's own
+ * doing. It ends the run; on top of an end that is under way because of Ctrl-C, a
+ * KeyboardInterrupt stops it right away. */
+static void
+loop_take_error(LoopObject *loop)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (loop->interrupted && PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
+        loop->abandoned = 1;
+    }
+    else {
+        PyObject *text = describe(exc);
+        loop_record_error(loop, exc);
+        loop_begin_cancel(loop, text != NULL ? PyUnicode_FromFormat("the run failed with %U", text)
+                                             : NULL);
+        Py_XDECREF(text);
+    }
+    Py_DECREF(exc);
+}
+
+/* Likewise, when it would come again and again. */
+static void
+loop_take_fatal_error(LoopObject *loop)
+{
+    if (loop->phase != LOOP_RUNNING) {
+        loop->abandoned = 1;
+    }
+    loop_take_error(loop);
+}
+
 #endif /* SLEEPLOOP_TASKS_H */

@@ -1,1 +1,1 @@
-"""A package, so that the rigs have names: `python -m tests.rigs.oom`, `pytest -p tests.rigs.leaks`."""
+"""A package, so that the rigs have names, as in `python -m tests.rigs.oom`."""

@@ -6,7 +6,15 @@ import sys
 
 import pytest
 
-from sleeploop import CancelledError, checkpoint, current_loop, current_task, run, sleep
+from sleeploop import (
+    CancelledError,
+    checkpoint,
+    create_task,
+    current_loop,
+    current_task,
+    run,
+    sleep,
+)
 
 
 def virtual(coro):
@@ -41,7 +49,8 @@ def test_one_dropped_at_the_very_end_is_closed_all_the_same():
 
     async def main():
         async for _ in numbers(log, rest=100):
-            return "result"
+            break
+        return "result"
 
     assert virtual(main()) == "result"
     assert log == [("g", 100.0)]
@@ -116,8 +125,6 @@ def test_cancelled_inside_a_generator():
             pass
 
     async def main():
-        from sleeploop import create_task
-
         create_task(consumer())
         await sleep(1)
 

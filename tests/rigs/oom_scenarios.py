@@ -193,30 +193,27 @@ def failing_main() -> None:
     raises(LookupError, loop.run_until_complete)
 
 
-async def cleans_up_badly() -> None:
+async def waits_for_ever() -> None:
     try:
         await sleeploop.sleep_forever()
     finally:
-        await failing(0)
-
-
-async def cleans_up_well() -> None:
-    try:
-        await sleeploop.sleep_forever()
-    except sleeploop.CancelledError:
-        await nap(0)
-        raise
+        try:
+            await sleeploop.checkpoint()  # once cancelled, every await raises
+        except sleeploop.CancelledError:
+            pass
+        else:
+            raise AssertionError("not cancelled")
 
 
 @scenario
 def several_fail() -> None:
-    loop = SleepingLoop(failing(1), failing(1), cleans_up_well(), speed=math.inf)
+    loop = SleepingLoop(failing(1), failing(1), waits_for_ever(), speed=math.inf)
     raises(ExceptionGroup, loop.run_until_complete)
 
 
 @scenario
 def deadlock() -> None:
-    loop = SleepingLoop(cleans_up_well(), cleans_up_well(), speed=math.inf)
+    loop = SleepingLoop(waits_for_ever(), waits_for_ever(), speed=math.inf)
     error = raises(sleeploop.DeadlockError, loop.run_until_complete)
     assert str(error)
 

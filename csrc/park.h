@@ -1,0 +1,159 @@
+/* park.h: where a task waits, by what its coroutine yielded.
+ *
+ * Knows what may be yielded and which ring or heap that means; whether the clock
+ * then moves is the run's business.
+ */
+#ifndef SLEEPLOOP_PARK_H
+#define SLEEPLOOP_PARK_H
+
+#include "tasks.h"
+
+/* Any trap of a cancelled task: it will raise CancelledError. Steals trap. */
+static void
+park_cancelled(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
+{
+    task->payload = trap_steal;
+    task->flags |= TASK_THROW_CANCEL;
+    loop_make_ready(loop, task);
+}
+
+/* In the heap, unless `when` has come or never will. Steals trap. */
+static void
+park_until(LoopObject *loop, TaskObject *task, int64_t now, int64_t when, PyObject *trap_steal)
+{
+    task->payload = trap_steal;
+    if (when <= now) {
+        loop_make_ready(loop, task);
+    }
+    else if (when == TIME_FOREVER) {
+        task->state = TASK_FOREVER;
+        loop->live_forever++;
+    }
+    else if (timeq_push(&loop->timers, &task->timer, when) == 0) {
+        task->state = TASK_TIMER;
+    }
+    else {
+        PyErr_NoMemory();
+        task->payload = NULL;
+        loop_throw_next(loop, task, PyErr_GetRaisedException());
+        Py_DECREF(trap_steal);
+    }
+}
+
+/* Behind the others that wait for the same task. Steals trap. */
+static void
+park_join(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
+{
+    TaskObject *target = ((JoinObject *)trap_steal)->task;
+    task->payload = trap_steal;
+    if (task_done(target)) {
+        loop_make_ready(loop, task);
+    }
+    else {
+        task->state = TASK_JOIN;
+        ring_push(&target->waiters, &task->link);
+    }
+}
+
+/* Steals trap. Beware: the conversion may run a time zone's Python. */
+static void
+park_datetime(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
+{
+    int64_t wall;
+    if (wall_from_datetime(loop->state, trap_steal, &wall) < 0) {
+        loop_throw_next(loop, task, PyErr_GetRaisedException());
+        Py_DECREF(trap_steal);
+        return;
+    }
+    park_until(loop, task, clock_now(&loop->clock), loop_time_of_wall(loop, wall), trap_steal);
+}
+
+/* For a hint only: an attribute that fails is none. */
+static int
+seems_to_have(PyObject *obj, const char *name)
+{
+    PyObject *attr = PyObject_GetAttrString(obj, name);
+    if (attr == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(attr);
+    return attr != NULL;
+}
+
+/* Something the loop cannot wait for: the coroutine gets a TypeError. Steals obj. */
+static void
+refuse_yield(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
+{
+    const char *hint = "; await one of sleeploop's own awaitables";
+    PyTypeObject *type = Py_TYPE(obj_steal);
+    if (type == loop->state->SleepType || type == loop->state->JoinType) {
+        hint = "; 'await' it, once and on this loop, instead of yielding it";
+    }
+    else if (seems_to_have(obj_steal, "_asyncio_future_blocking")) {
+        hint = ", an asyncio future: it needs asyncio's loop. Use sleeploop's sleep() and tasks "
+               "here, or asyncio.run() in a thread for that part";
+    }
+    else if (seems_to_have(obj_steal, "add_done_callback")) {
+        hint = ", a future of another library: wait for its result() in a thread, and use "
+               "sleeploop's sleep() and tasks here";
+    }
+    raise_about(PyExc_TypeError, "%s cannot wait for %U%s", "SleepingLoop", obj_steal, hint);
+    loop_throw_next(loop, task, PyErr_GetRaisedException());
+    Py_DECREF(obj_steal);
+}
+
+enum trap_kind { TRAP_OF_SLEEP, TRAP_OF_JOIN, TRAP_OF_NONE, TRAP_OF_DATETIME, TRAP_UNKNOWN };
+
+/* A Sleep or Join counts only while it waits, and here: anybody may yield one. */
+static inline enum trap_kind
+classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
+{
+    ModuleState *state = loop->state;
+    if (Py_TYPE(obj) == state->SleepType) {
+        return ((SleepObject *)obj)->state == TRAP_WAITING ? TRAP_OF_SLEEP : TRAP_UNKNOWN;
+    }
+    if (Py_TYPE(obj) == state->JoinType) {
+        JoinObject *join = (JoinObject *)obj;
+        return join->state == TRAP_WAITING && join->task != NULL && join->task->loop == loop
+                       && join->task != task
+                   ? TRAP_OF_JOIN
+                   : TRAP_UNKNOWN;
+    }
+    if (obj == Py_None) {
+        return TRAP_OF_NONE;
+    }
+    return is_datetime(state, obj) ? TRAP_OF_DATETIME : TRAP_UNKNOWN;
+}
+
+/* Puts a running task where what it yielded says. Steals trap. */
+static inline void
+loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
+{
+    enum trap_kind kind = classify_yield(loop, task, trap_steal);
+    if ((task->flags & TASK_CANCELLING) && kind != TRAP_UNKNOWN) {
+        park_cancelled(loop, task, trap_steal);
+        return;
+    }
+    switch (kind) {
+    case TRAP_OF_SLEEP: {
+        SleepObject *sleep = (SleepObject *)trap_steal;
+        park_until(loop, task, sleep->started, sleep_deadline(loop, sleep), trap_steal);
+        break;
+    }
+    case TRAP_OF_JOIN:
+        park_join(loop, task, trap_steal);
+        break;
+    case TRAP_OF_NONE:
+        loop_make_ready(loop, task);
+        Py_DECREF(trap_steal);
+        break;
+    case TRAP_OF_DATETIME:
+        park_datetime(loop, task, trap_steal);
+        break;
+    case TRAP_UNKNOWN:
+        refuse_yield(loop, task, trap_steal);
+        break;
+    }
+}
+
+#endif /* SLEEPLOOP_PARK_H */

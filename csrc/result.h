@@ -1,0 +1,82 @@
+/* result.h: what a run returns or raises. */
+#ifndef SLEEPLOOP_RESULT_H
+#define SLEEPLOOP_RESULT_H
+
+#include "task.h"
+
+/* Raises exc; every other error of the run is logged, as only one can be raised. */
+static void
+loop_raise_one(PyObject *errors, PyObject *exc)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(errors); i++) {
+        PyObject *other = Py_NewRef(PyList_GET_ITEM(errors, i));
+        if (other != exc) {
+            log_exception(PyUnicode_FromFormat("an error of the run that ended with %s",
+                                               Py_TYPE(exc)->tp_name),
+                          other);
+        }
+        Py_DECREF(other);
+    }
+    PyErr_SetRaisedException(Py_NewRef(exc));
+}
+
+/* Raises what the run collected; a single error as it is. */
+static void
+loop_raise_errors(PyObject *errors)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(errors); i++) {
+        PyObject *exc = PyList_GET_ITEM(errors, i);
+        if (PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)
+            || PyErr_GivenExceptionMatches(exc, PyExc_SystemExit)) {
+            loop_raise_one(errors, exc);
+            return;
+        }
+    }
+    if (PyList_GET_SIZE(errors) == 1) {
+        PyErr_SetRaisedException(Py_NewRef(PyList_GET_ITEM(errors, 0)));
+        return;
+    }
+    PyObject *message = PyUnicode_FromFormat("%zd tasks failed", PyList_GET_SIZE(errors));
+    PyObject *group =
+        message != NULL
+            ? PyObject_CallFunctionObjArgs(PyExc_BaseExceptionGroup, message, errors, NULL)
+            : NULL;
+    Py_XDECREF(message);
+    if (group != NULL) {
+        PyErr_SetRaisedException(group);
+    }
+}
+
+/* The results of the roots in the order given, or what went wrong. Steals both lists. */
+static PyObject *
+loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
+{
+    PyObject *results = NULL;
+    if (loop->interrupted) {
+        PyObject *exc = PyObject_CallNoArgs(PyExc_KeyboardInterrupt);
+        if (exc != NULL) {
+            loop_raise_one(errors, exc);
+            Py_DECREF(exc);
+        }
+    }
+    else if (PyList_GET_SIZE(errors) > 0) {
+        loop_raise_errors(errors);
+    }
+    else {
+        results = PyList_New(PyTuple_GET_SIZE(roots));
+        for (Py_ssize_t i = 0; results != NULL && i < PyTuple_GET_SIZE(roots); i++) {
+            TaskObject *task = (TaskObject *)PyTuple_GET_ITEM(roots, i);
+            PyObject *result = task_outcome(loop->state, task);
+            if (result == NULL) {
+                Py_CLEAR(results);
+                break;
+            }
+            PyList_SET_ITEM(results, i, result);
+        }
+    }
+    Py_DECREF(roots);
+    Py_DECREF(errors);
+    return results;
+}
+
+#endif /* SLEEPLOOP_RESULT_H */

@@ -1,0 +1,160 @@
+/* step.h: a ready task's turn: what it is resumed with, and what its verdict does.
+ *
+ * The one place that acts on the verdicts of task_step().
+ */
+#ifndef SLEEPLOOP_STEP_H
+#define SLEEPLOOP_STEP_H
+
+#include "park.h"
+
+/* The end of a step that raised; the exception is set. */
+static void
+loop_step_raised(LoopObject *loop, TaskObject *task)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (exc == NULL) {  /* a broken extension's send() */
+        PyErr_SetString(PyExc_SystemError, "a coroutine failed without setting an exception");
+        exc = PyErr_GetRaisedException();
+    }
+    if (loop->interrupted && PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
+        loop->abandoned = 1;  /* Ctrl-C for the second time, while this task ran */
+    }
+    else if (!(task->flags & TASK_CANCELLING)
+             || !PyErr_GivenExceptionMatches(exc, loop->state->CancelledError)) {
+        loop_finish(loop, task, TASK_FAILED, exc);
+        return;
+    }
+    /* Its traceback would keep the coroutine's locals alive. */
+    Py_DECREF(exc);
+    loop_finish(loop, task, TASK_CANCELLED, NULL);
+}
+
+/* A task that was cancelled before its first step: its coroutine never runs. One
+ * that another has started meanwhile is not ours to close. */
+static void
+loop_close_unstarted(LoopObject *loop, TaskObject *task)
+{
+    PyObject *coro = task->coro;
+    int is_native = PyCoro_CheckExact(coro) || PyGen_CheckExact(coro);
+    int is_ours = !is_native || compat_coro_state(coro) == CORO_NEW;
+    if (is_ours && task_close_coro(loop->state, task) < 0) {
+        loop_step_raised(loop, task);
+    }
+    else {
+        loop_finish(loop, task, TASK_CANCELLED, NULL);
+    }
+}
+
+static PyObject *
+cancelled_error(LoopObject *loop)
+{
+    PyObject *exc = loop->cancel_reason != NULL
+                        ? PyObject_CallOneArg(loop->state->CancelledError, loop->cancel_reason)
+                        : PyObject_CallNoArgs(loop->state->CancelledError);
+    return exc != NULL ? exc : PyErr_GetRaisedException();
+}
+
+enum resume { RESUME_SEND, RESUME_THROW, RESUME_NOT_YET };
+
+/* A task that slept until a datetime. On the system's wall clock that may still be
+ * ahead: the wall clock and the monotonic one do not run quite alike. *input: what
+ * to send or throw, a new reference. Steals trap if the task is parked again. */
+static enum resume
+resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, PyObject **input)
+{
+    ModuleState *state = loop->state;
+    int is_sleep = Py_TYPE(trap) == state->SleepType;
+    int64_t wall = is_sleep ? ((SleepObject *)trap)->time : 0;
+    int64_t now = loop_wall_now(loop);
+    if (!is_sleep && wall_from_datetime(state, trap, &wall) < 0) {
+        *input = PyErr_GetRaisedException();
+        return RESUME_THROW;
+    }
+    if (loop->wall_is_system && now < wall) {
+        if (task->flags & TASK_CANCELLING) {  /* since it was woken */
+            *input = cancelled_error(loop);
+            return RESUME_THROW;
+        }
+        park_until(loop, task, clock_now(&loop->clock), loop_time_of_wall(loop, wall), trap);
+        return RESUME_NOT_YET;
+    }
+    if (loop->clock.mode != CLOCK_VIRTUAL && now - wall < TIME_FOREVER / NS_PER_US) {
+        lateness_add(&loop->late, (now - wall) * NS_PER_US);
+    }
+    *input = is_sleep ? Py_NewRef(Py_None) : datetime_like(state, now, trap);
+    if (*input == NULL) {
+        *input = PyErr_GetRaisedException();
+        return RESUME_THROW;
+    }
+    return RESUME_SEND;
+}
+
+/* Beware: runs arbitrary Python, which may call back into the loop. The task is
+ * detached while it does: in no ring, not in the heap, its payload taken out. */
+static void
+loop_run_task(LoopObject *loop, TaskObject *task)
+{
+    ModuleState *state = loop->state;
+    PyObject *trap = task->payload, *out;
+    PyObject *value = Py_None;  /* borrowed from `input`, or None */
+    PyObject *input = NULL, *exc = NULL;
+    int flags = task->flags;
+    task->payload = NULL;
+    task->state = TASK_RUNNING;
+    task->flags = (uint8_t)((flags | TASK_STARTED) & ~(TASK_THROW | TASK_THROW_CANCEL));
+    loop->current = task;
+
+    if (flags & TASK_THROW) {
+        exc = trap;
+        trap = NULL;
+    }
+    else if (flags & TASK_THROW_CANCEL) {
+        exc = cancelled_error(loop);
+    }
+    else if (!(flags & TASK_STARTED)) {
+        if (flags & TASK_CANCELLING) {
+            loop_close_unstarted(loop, task);
+            goto done;
+        }
+        if (check_coroutine(state, "a task", task->coro) < 0) {  /* started behind our back */
+            loop_step_raised(loop, task);
+            goto done;
+        }
+    }
+    else if (trap != NULL && Py_TYPE(trap) != state->JoinType
+             && (Py_TYPE(trap) != state->SleepType
+                 || ((SleepObject *)trap)->kind == SLEEP_UNTIL_WALL)) {
+        switch (resume_from_wall(loop, task, trap, &input)) {
+        case RESUME_NOT_YET:
+            trap = NULL;
+            goto done;
+        case RESUME_THROW:
+            exc = input;
+            input = NULL;
+            break;
+        case RESUME_SEND:
+            value = input;
+            break;
+        }
+    }
+    Py_CLEAR(trap);
+
+    loop->steps++;
+    switch (task_step(state, task, value, exc, &out)) {
+    case STEP_YIELDED:
+        loop_park(loop, task, out);
+        break;
+    case STEP_RETURNED:
+        loop_finish(loop, task, TASK_RETURNED, out);
+        break;
+    case STEP_RAISED:
+        loop_step_raised(loop, task);
+        break;
+    }
+done:
+    loop->current = NULL;
+    Py_XDECREF(trap);
+    Py_XDECREF(input);
+}
+
+#endif /* SLEEPLOOP_STEP_H */

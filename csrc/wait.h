@@ -1,0 +1,102 @@
+/* wait.h: what the run does when nothing is ready: jump, wait, or report a deadlock. */
+#ifndef SLEEPLOOP_WAIT_H
+#define SLEEPLOOP_WAIT_H
+
+#include "sigint.h"
+#include "tasks.h"
+
+/* Every task waits, and nothing can ever wake one. */
+static void
+loop_report_deadlock(LoopObject *loop)
+{
+    PyObject *report = wait_report(loop);
+    if (report != NULL) {
+        PyErr_Format(loop->state->DeadlockError,
+                     "every task waits for something that cannot happen any more:\n  %U", report);
+        Py_DECREF(report);
+    }
+    loop_take_fatal_error(loop);
+}
+
+/* Whether anything but a timer could still make a task ready: 1, 0, or -1. */
+static int
+loop_may_be_woken(LoopObject *loop)
+{
+    if (loop->clock.mode != CLOCK_VIRTUAL && loop->live_forever > 0) {
+        return 1;  /* sleep_forever() in real time means: until a signal, if nothing else */
+    }
+    return loop->main_thread ? other_signal_handlers() : 0;
+}
+
+/* Gives the GIL up until `deadline` (monotonic), a signal or a wake-up.
+ *
+ * Python's C signal handler writes to its wake-up descriptor in whichever thread
+ * the signal arrives. For the length of the wait that is ours, set before the last
+ * look at the pending signals: one that comes after that look finds the pipe, and
+ * the wait ends at once. */
+static void
+loop_wait(LoopObject *loop, int64_t deadline)
+{
+    int error = idle_ensure_open(&loop->idle);
+    if (error != 0) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        loop_take_fatal_error(loop);
+        return;
+    }
+    int old_fd = loop->main_thread ? compat_set_wakeup_fd(loop->idle.wake_w) : -1;
+    if (PyErr_CheckSignals() < 0) {
+        loop_take_error(loop);
+    }
+    if (loop->ready_len == 0 && !loop->abandoned
+        && !(loop->interrupted && loop->phase == LOOP_RUNNING)) {
+        int64_t began = clock_monotonic();
+        loop->idling = 1;
+        PyThreadState *tstate = PyEval_SaveThread();
+        error = idle_wait(&loop->idle, deadline);
+        PyEval_RestoreThread(tstate);
+        loop->idling = 0;
+        loop->real_idle += clock_monotonic() - began;
+    }
+    if (loop->main_thread) {
+        (void)compat_set_wakeup_fd(old_fd);
+    }
+    if (loop->idle.woken) {
+        loop->idle.woken = 0;
+        idle_drain(&loop->idle, old_fd);
+    }
+    if (error != 0) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        loop_take_fatal_error(loop);
+    }
+}
+
+/* Nothing is ready: time must pass. */
+static inline void
+loop_idle(LoopObject *loop)
+{
+    int64_t when;
+    if (!timeq_next(&loop->timers, &when)) {
+        switch (loop_may_be_woken(loop)) {
+        case 0:
+            if (loop->ready_len == 0) {  /* still: that was Python code */
+                loop_report_deadlock(loop);
+            }
+            break;
+        case 1:
+            loop_wait(loop, TIME_FOREVER);
+            break;
+        default:
+            loop_take_fatal_error(loop);
+        }
+    }
+    else if (loop->clock.mode == CLOCK_VIRTUAL) {
+        clock_jump(&loop->clock, when);
+    }
+    else if (when > clock_now(&loop->clock)) {
+        loop_wait(loop, clock_real_deadline(&loop->clock, when));
+    }
+}
+
+#endif /* SLEEPLOOP_WAIT_H */
