@@ -74,11 +74,11 @@ coverage: ## which branches of the C code the suite takes
 	@CFLAGS="-O0 -g -UNDEBUG --coverage" LDFLAGS="--coverage" \
 		sh tools/env.sh $(PYTHON) $(ENVS)/coverage test
 	@find $(ENVS)/coverage/build -name '*.gcda' -exec rm {} +
-	$(ENVS)/coverage/bin/python -m pytest $(ARGS)
-	@$(ENVS)/coverage/bin/python -m pip install -qq --disable-pip-version-check gcovr
+	@$(ENVS)/coverage/bin/python -W ignore -m pip install -qq --disable-pip-version-check gcovr
+	$(ENVS)/coverage/bin/python -m pytest $(ARGS); status=$$?; \
 	$(ENVS)/coverage/bin/python -m gcovr --root . --filter _sleeploop.c --filter csrc/ \
 		--gcov-object-directory $(ENVS)/coverage/build $(ENVS)/coverage/build \
-		--txt-metric branch --txt - --html-details $(ENVS)/coverage/index.html
+		--txt-metric branch --txt - --html-details $(ENVS)/coverage/index.html && exit $$status
 
 bench: ## the benchmarks, with their peers beside us
 	@sh tools/env.sh $(PYTHON) $(VENV) bench

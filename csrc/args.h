@@ -250,6 +250,9 @@ speed_from_object(PyObject *obj, double *speed)
         if (PyErr_ExceptionMatches(PyExc_TypeError)) {
             raise_about(PyExc_TypeError, wanted, source, obj, "");
         }
+        else if (PyErr_ExceptionMatches(PyExc_OverflowError)) {  /* 10**400 */
+            raise_about(PyExc_ValueError, wanted, source, obj, "");
+        }
         goto done;
     }
     if (!(*speed > 0)) {  /* nan as well */

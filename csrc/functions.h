@@ -5,7 +5,7 @@
 #include "loop.h"
 
 PyDoc_STRVAR(run_doc,
-"run($module, coro, /, *, speed=None, start=None)\n--\n\n"
+"run($module, coro, *, speed=None, start=None)\n--\n\n"
 "Run one main coroutine on a loop of its own and return its result. When it ends,\n"
 "the tasks that are left are cancelled and run their cleanup.\n"
 "\n"
@@ -52,14 +52,15 @@ module_py_run(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObje
 }
 
 PyDoc_STRVAR(create_task_doc,
-"create_task($module, coro, /, *, name=None, daemon=False)\n--\n\n"
+"create_task($module, coro, *, name=None, daemon=False)\n--\n\n"
 "Run a coroutine as a task of the current loop, beside the one that calls, and\n"
 "return the Task. It starts in the next pass, in a copy of the current context.\n"
 "\n"
 "name: a str; the default is 'Task-<number>'. daemon: a run does not wait for it.\n"
 "A failure is raised in whoever awaits the task. If nobody can any more, or the\n"
 "run ends, it is logged by logging.getLogger('sleeploop') and, unless the task is\n"
-"a daemon, raised by the run.\n"
+"a daemon, raised by the run. KeyboardInterrupt, SystemExit and other exceptions\n"
+"that are no Exception end the run.\n"
 "\n"
 "Raises TypeError for what is no coroutine and RuntimeError without a running loop.\n"
 "\n"

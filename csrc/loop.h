@@ -5,7 +5,7 @@
 #include "run.h"
 #include "stats.h"
 
-/* ---- making one ------------------------------------------------------------------------- */
+/* ---- making one ------------------------------------------------------------------------------ */
 
 static PyObject *
 loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
@@ -96,6 +96,11 @@ start_from_object(ModuleState *state, PyObject *start, double speed, int64_t *wa
         return 0;
     }
     int rc = wall_from_datetime(state, fixed, wall_origin);
+    if (rc == 0 && (*wall_origin < WALL_MIN || *wall_origin > WALL_MAX)) {
+        raise_about(PyExc_ValueError, "%s: %U is too near to an end of the calendar%s", "start",
+                    fixed, "");
+        rc = -1;
+    }
     Py_DECREF(fixed);
     return rc;
 }
@@ -165,8 +170,9 @@ PyDoc_STRVAR(loop_run_until_complete_doc,
 "other tasks that nobody retrieved are raised, too.\n"
 "\n"
 "Raises DeadlockError if every task waits and nothing could wake one,\n"
-"KeyboardInterrupt after Ctrl-C, LoopClosedError if the loop has run before, and\n"
-"RuntimeError inside another run.\n"
+"KeyboardInterrupt after Ctrl-C, LoopClosedError if the loop has run before,\n"
+"RuntimeError inside another run, and OSError if there is no descriptor left to\n"
+"wait with.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def double(x):\n"
@@ -256,7 +262,8 @@ loop_py_time(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(loop_time_ns_doc,
-"time_ns($self, /)\n--\n\nLoop time in nanoseconds, an int; exact, which time() is not after 104 days.\n");
+"time_ns($self, /)\n--\n\n"
+"Loop time in nanoseconds, an int; exact, which time() is not after 104 days.\n");
 
 static PyObject *
 loop_py_time_ns(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -302,7 +309,7 @@ loop_py_tasks(PyObject *op, PyObject *Py_UNUSED(ignored))
     return tasks;
 }
 
-/* ---- attributes, repr, life --------------------------------------------------------------------------- */
+/* ---- attributes, repr, life ------------------------------------------------------------------ */
 
 static PyObject *
 loop_get_speed(PyObject *op, void *Py_UNUSED(closure))
@@ -322,7 +329,7 @@ loop_tp_repr(PyObject *op)
     if (time != NULL && speed != NULL) {
         Py_ssize_t n = 0;
         for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
-            n++;
+            n += !(TASK_OF_REGISTERED(l)->flags & TASK_FINALIZER);
         }
         repr = PyUnicode_FromFormat("<%s %s at %R s, speed %R, %zd task%s>",
                                     Py_TYPE(op)->tp_name, phases[loop->phase], time, speed, n,

@@ -12,7 +12,7 @@ typedef struct ModuleState ModuleState;
 typedef struct LoopObject LoopObject;
 typedef struct TaskObject TaskObject;
 
-/* ---- Task ---------------------------------------------------------------- */
+/* ---- Task ------------------------------------------------------------------------------------ */
 
 /* Where a task stands. Its payload means something else in each state. */
 enum task_state {
@@ -35,6 +35,7 @@ enum task_flags {
     TASK_CANCELLING = 1 << 4, /* every await raises CancelledError from now on */
     TASK_THROW = 1 << 5,      /* ready, and the payload is to be thrown */
     TASK_THROW_CANCEL = 1 << 6, /* ready, and a CancelledError is to be thrown */
+    TASK_TIMED = 1 << 7,        /* ready because a timer fired */
 };
 
 struct TaskObject {
@@ -68,7 +69,7 @@ task_parked(const TaskObject *task)
     return task->state >= TASK_TIMER && task->state <= TASK_FOREVER;
 }
 
-/* ---- Awaitables ------------------------------------------------------------ */
+/* ---- Awaitables ------------------------------------------------------------------------------ */
 
 enum sleep_kind { SLEEP_FOR, SLEEP_UNTIL, SLEEP_UNTIL_WALL, SLEEP_FOREVER, SLEEP_CHECKPOINT };
 
@@ -94,7 +95,7 @@ typedef struct {
     uint8_t state;     /* enum trap_state */
 } JoinObject;
 
-/* ---- SleepingLoop ------------------------------------------------------------ */
+/* ---- SleepingLoop ---------------------------------------------------------------------------- */
 
 enum loop_phase {
     LOOP_NEW,        /* made, or not even initialised */

@@ -60,7 +60,7 @@ static void
 park_datetime(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
 {
     int64_t wall;
-    if (wall_from_datetime(loop->state, trap_steal, &wall) < 0) {
+    if (wall_from_deadline(loop->state, trap_steal, &wall) < 0) {
         loop_throw_next(loop, task, PyErr_GetRaisedException());
         Py_DECREF(trap_steal);
         return;

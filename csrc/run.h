@@ -30,7 +30,9 @@ loop_wake_due(LoopObject *loop)
     }
     int64_t now = clock_now(&loop->clock);
     while (when <= now) {
-        loop_make_ready(loop, TASK_OF_TIMER(timeq_pop(&loop->timers)));
+        TaskObject *task = TASK_OF_TIMER(timeq_pop(&loop->timers));
+        task->flags |= TASK_TIMED;
+        loop_make_ready(loop, task);
         loop->wakeups++;
         if (!timeq_next(&loop->timers, &when)) {
             break;
@@ -137,7 +139,7 @@ loop_abandon(LoopObject *loop)
     }
 }
 
-/* Everything from the first step to the last. No error is set on return; they are in loop->errors. */
+/* Everything from the first step to the last. Errors are in loop->errors; none is set. */
 static void
 loop_run_to_the_end(LoopObject *loop)
 {
@@ -165,7 +167,7 @@ loop_run_to_the_end(LoopObject *loop)
     } while (!ring_empty(&loop->live));  /* a log handler made a task, or dropped a generator */
 }
 
-/* ---- before and after ------------------------------------------------------------ */
+/* ---- before and after ------------------------------------------------------------------------ */
 
 /* 0 if this loop can run here and now. */
 static int

@@ -1,9 +1,9 @@
 /* sigint.h: Ctrl-C during a run.
  *
  * The first asks the loop to cancel everything and let cleanup run, the second
- * (or one when only async generators are left to close) raises KeyboardInterrupt on the spot. Only where Python's own handler stood;
- * whoever set one of his own keeps it. Also answers whether signals can still
- * change something.
+ * (or one when only async generators are left to close) raises KeyboardInterrupt on
+ * the spot. Only where Python's own handler stood; whoever set one of his own keeps
+ * it. Also answers whether signals can still change something.
  */
 #ifndef SLEEPLOOP_SIGINT_H
 #define SLEEPLOOP_SIGINT_H
@@ -17,7 +17,8 @@ on_sigint(PyObject *op, PyObject *Py_UNUSED(args))
 {
     LoopObject *loop = (LoopObject *)op;
     if (!loop_is_of_thread(loop, PyThreadState_Get())) {
-        PyErr_SetNone(PyExc_KeyboardInterrupt);  /* a leftover: of a fork, or put back by somebody */
+        /* A leftover, of a fork or put back by somebody. */
+        PyErr_SetNone(PyExc_KeyboardInterrupt);
         return NULL;
     }
     int again = loop->interrupted || loop->phase == LOOP_FINALIZING;
@@ -39,7 +40,8 @@ in_signal_thread(void)
         return 0;
     }
     PyObject *threading = PyImport_ImportModule("threading");
-    PyObject *thread = threading != NULL ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
+    PyObject *thread =
+        threading != NULL ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
     PyObject *ident = thread != NULL ? PyObject_GetAttrString(thread, "ident") : NULL;
     Py_XDECREF(thread);
     Py_XDECREF(threading);

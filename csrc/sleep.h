@@ -11,7 +11,7 @@
 #include "trap.h"
 #include "walltime.h"
 
-/* ---- the Sleep type ------------------------------------------------------------- */
+/* ---- the Sleep type -------------------------------------------------------------------------- */
 
 static const char *
 sleep_function(const SleepObject *self)
@@ -138,8 +138,11 @@ sleep_advance(PyObject *op, PyObject *value, PyObject **result)
         return PYGEN_RETURN;
     }
     int64_t now = clock_now(&loop->clock);
-    if (loop->clock.mode != CLOCK_VIRTUAL && self->time > 0 && self->kind <= SLEEP_UNTIL) {
-        lateness_add(&loop->late, now - sleep_deadline(loop, self));
+    if (loop->clock.mode != CLOCK_VIRTUAL && self->kind <= SLEEP_UNTIL) {
+        int64_t deadline = sleep_deadline(loop, self);
+        if (deadline > self->started) {
+            lateness_add(&loop->late, now - deadline);
+        }
     }
     *result = timedelta_from_ns(state, now > self->started ? now - self->started : 0);
     return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
@@ -268,8 +271,8 @@ sleep_tp_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-PyDoc_STRVAR(sleep_type_doc, "What sleep(), sleep_until(), sleep_forever() and checkpoint() return; "
-                             "await it once.");
+PyDoc_STRVAR(sleep_type_doc,
+"What sleep(), sleep_until(), sleep_forever() and checkpoint() return; await it once.");
 
 static PyMethodDef sleep_methods[] = {
     {"send", sleep_py_send, METH_O, PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
@@ -298,7 +301,7 @@ static PyType_Spec sleep_spec = {
     .slots = sleep_slots,
 };
 
-/* ---- the module's functions --------------------------------------------------------- */
+/* ---- the module's functions ------------------------------------------------------------------ */
 
 PyDoc_STRVAR(sleep_doc,
 "sleep($module, delay, /)\n--\n\n"
@@ -373,7 +376,7 @@ module_py_sleep_until(PyObject *module, PyObject *when)
         return NULL;
     }
     PyObject *offset = PyObject_CallMethod(when, "utcoffset", NULL);
-    if (offset == NULL || wall_from_datetime(state, when, &time) < 0) {
+    if (offset == NULL || wall_from_deadline(state, when, &time) < 0) {
         Py_XDECREF(offset);
         return NULL;
     }
@@ -389,9 +392,9 @@ PyDoc_STRVAR(sleep_forever_doc,
 "sleep_forever($module, /)\n--\n\n"
 "Sleep until cancelled.\n"
 "\n"
-"At a finite speed the loop waits, for a signal if for nothing else. At\n"
-"speed=inf, where nothing else can happen once every task waits, the run ends\n"
-"with DeadlockError.\n"
+"At a finite speed the loop waits, for a signal if for nothing else. At speed=inf\n"
+"the run ends with DeadlockError once every task waits and there is no timer,\n"
+"unless a Python function handles some signal other than Ctrl-C's.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def server():\n"

@@ -8,7 +8,7 @@ PyDoc_STRVAR(stats_type_doc, "What SleepingLoop.stats() returns.");
 
 static PyStructSequence_Field stats_fields[] = {
     {"steps", "how many times a coroutine was resumed"},
-    {"wakeups", "how many of those because its time had come"},
+    {"wakeups", "how many timers have fired"},
     {"lateness_max", "seconds of loop time by which the latest wake-up was late"},
     {"lateness_p50", "the median, at most a quarter too high"},
     {"lateness_p99", "the 99th percentile, at most a quarter too high"},

@@ -60,13 +60,13 @@ enum resume { RESUME_SEND, RESUME_THROW, RESUME_NOT_YET };
  * ahead: the wall clock and the monotonic one do not run quite alike. *input: what
  * to send or throw, a new reference. Steals trap if the task is parked again. */
 static enum resume
-resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, PyObject **input)
+resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, int timed, PyObject **input)
 {
     ModuleState *state = loop->state;
     int is_sleep = Py_TYPE(trap) == state->SleepType;
     int64_t wall = is_sleep ? ((SleepObject *)trap)->time : 0;
     int64_t now = loop_wall_now(loop);
-    if (!is_sleep && wall_from_datetime(state, trap, &wall) < 0) {
+    if (!is_sleep && wall_from_deadline(state, trap, &wall) < 0) {
         *input = PyErr_GetRaisedException();
         return RESUME_THROW;
     }
@@ -78,7 +78,7 @@ resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, PyObject **
         park_until(loop, task, clock_now(&loop->clock), loop_time_of_wall(loop, wall), trap);
         return RESUME_NOT_YET;
     }
-    if (loop->clock.mode != CLOCK_VIRTUAL && now - wall < TIME_FOREVER / NS_PER_US) {
+    if (timed && loop->clock.mode != CLOCK_VIRTUAL && now - wall < TIME_FOREVER / NS_PER_US) {
         lateness_add(&loop->late, (now - wall) * NS_PER_US);
     }
     *input = is_sleep ? Py_NewRef(Py_None) : datetime_like(state, now, trap);
@@ -101,7 +101,8 @@ loop_run_task(LoopObject *loop, TaskObject *task)
     int flags = task->flags;
     task->payload = NULL;
     task->state = TASK_RUNNING;
-    task->flags = (uint8_t)((flags | TASK_STARTED) & ~(TASK_THROW | TASK_THROW_CANCEL));
+    task->flags =
+        (uint8_t)((flags | TASK_STARTED) & ~(TASK_THROW | TASK_THROW_CANCEL | TASK_TIMED));
     loop->current = task;
 
     if (flags & TASK_THROW) {
@@ -124,7 +125,7 @@ loop_run_task(LoopObject *loop, TaskObject *task)
     else if (trap != NULL && Py_TYPE(trap) != state->JoinType
              && (Py_TYPE(trap) != state->SleepType
                  || ((SleepObject *)trap)->kind == SLEEP_UNTIL_WALL)) {
-        switch (resume_from_wall(loop, task, trap, &input)) {
+        switch (resume_from_wall(loop, task, trap, flags & TASK_TIMED, &input)) {
         case RESUME_NOT_YET:
             trap = NULL;
             goto done;

@@ -46,7 +46,7 @@ task_new(ModuleState *state, LoopObject *loop, PyObject *coro, PyObject *name, i
     return task;
 }
 
-/* ---- one step --------------------------------------------------------------------- */
+/* ---- one step -------------------------------------------------------------------------------- */
 
 enum step_verdict { STEP_YIELDED, STEP_RETURNED, STEP_RAISED };
 
@@ -134,7 +134,7 @@ task_step(ModuleState *state, TaskObject *task, PyObject *value, PyObject *exc_s
     return verdict;
 }
 
-/* ---- the outcome -------------------------------------------------------------------- */
+/* ---- the outcome ----------------------------------------------------------------------------- */
 
 /* The result of a task that is done: a new reference, or NULL with its exception set. */
 static PyObject *
@@ -208,7 +208,8 @@ task_py_exception(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(task_done_doc, "done($self, /)\n--\n\nWhether the task has finished, in whichever way.");
+PyDoc_STRVAR(task_done_doc,
+             "done($self, /)\n--\n\nWhether the task has finished, in whichever way.");
 
 static PyObject *
 task_py_done(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -225,7 +226,7 @@ task_py_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(((TaskObject *)op)->state == TASK_CANCELLED);
 }
 
-/* ---- attributes ------------------------------------------------------------------------ */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 static PyObject *
 task_get_name(PyObject *op, void *Py_UNUSED(closure))
@@ -293,7 +294,7 @@ task_get_wake_time(PyObject *op, void *Py_UNUSED(closure))
         LoopObject *loop = task->loop;
         Py_INCREF(trap);  /* a time zone's Python may let go of either */
         Py_INCREF(loop);
-        int rc = wall_from_datetime(loop->state, trap, &wall);
+        int rc = wall_from_deadline(loop->state, trap, &wall);
         int64_t when = loop_time_of_wall(loop, wall);
         Py_DECREF(trap);
         Py_DECREF(loop);
@@ -396,7 +397,7 @@ task_tp_repr(PyObject *op)
     return repr;
 }
 
-/* ---- life ---------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int
 task_tp_traverse(PyObject *op, visitproc visit, void *arg)
@@ -479,17 +480,26 @@ static PyMethodDef task_methods[] = {
     {"exception", task_py_exception, METH_NOARGS, task_exception_doc},
     {"done", task_py_done, METH_NOARGS, task_done_doc},
     {"cancelled", task_py_cancelled, METH_NOARGS, task_cancelled_doc},
-    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, PyDoc_STR("Task[T] in annotations.")},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
+     PyDoc_STR("Task[T] in annotations.")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef task_getset[] = {
-    {"name", task_get_name, task_set_name, PyDoc_STR("The task's name, a str; can be set."), NULL},
+    {"name", task_get_name, task_set_name,
+     PyDoc_STR("The task's name, a str. Can be set; None: the default name again."), NULL},
     {"coro", task_get_coro, NULL, PyDoc_STR("The coroutine."), NULL},
-    {"context", task_get_context, NULL, PyDoc_STR("The contextvars.Context that the coroutine runs in."), NULL},
-    {"daemon", task_get_daemon, NULL, PyDoc_STR("Whether a run ends without waiting for this task."), NULL},
-    {"wake_time", task_get_wake_time, NULL, PyDoc_STR("Loop time in seconds at which the task will wake; inf: not by time; None: it is not sleeping."), NULL},
-    {"waiting_on", task_get_waiting_on, NULL, PyDoc_STR("What the task waits for: a Task, a sleep, a datetime; None if it does not wait."), NULL},
+    {"context", task_get_context, NULL,
+     PyDoc_STR("The contextvars.Context that the coroutine runs in."), NULL},
+    {"daemon", task_get_daemon, NULL,
+     PyDoc_STR("Whether a run ends without waiting for this task."), NULL},
+    {"wake_time", task_get_wake_time, NULL,
+     PyDoc_STR("Loop time in seconds at which the task will wake; inf: until it is cancelled; "
+               "None: it does not sleep."),
+     NULL},
+    {"waiting_on", task_get_waiting_on, NULL,
+     PyDoc_STR("What the task waits for: a Task, a sleep or a datetime; None if it does not wait."),
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -183,7 +183,7 @@ loop_discard_tasks(LoopObject *loop)
     loop->ready_len = loop->live_waited = 0;
 }
 
-/* ---- errors of the loop itself ------------------------------------------------------ */
+/* ---- errors of the loop itself --------------------------------------------------------------- */
 
 /* Takes the exception that is set: of a signal handler, or of the loop's own
  * doing. It ends the run; on top of an end that is under way because of Ctrl-C, a

@@ -122,25 +122,6 @@ ns_from_timedelta(PyObject *delta, int64_t *ns)
     return 0;
 }
 
-/* datetime.min and datetime.max, by which people mean never and always, are no
- * moments in most zones; datetime's error is set. 0 if it was one of their kind. */
-static int
-wall_at_the_ends(PyObject *datetime, int64_t *us)
-{
-    if (!PyErr_ExceptionMatches(PyExc_OverflowError) && !PyErr_ExceptionMatches(PyExc_ValueError)) {
-        return -1;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
-    int64_t year;
-    if (int_attribute(datetime, "year", &year) == 0 && (year == 1 || year == 9999)) {
-        *us = year == 1 ? WALL_MIN : WALL_MAX;
-        Py_DECREF(exc);
-        return 0;
-    }
-    PyErr_SetRaisedException(exc);
-    return -1;
-}
-
 /* Microseconds since 1970 UTC; a naive datetime is local time, as everywhere in
  * datetime. Errors are datetime's own, or its time zone's. */
 static int
@@ -148,7 +129,7 @@ wall_from_datetime(ModuleState *state, PyObject *datetime, int64_t *us)
 {
     PyObject *utc = PyObject_CallMethod(datetime, "astimezone", "O", state->utc);
     if (utc == NULL) {
-        return wall_at_the_ends(datetime, us);
+        return -1;
     }
     PyObject *delta = PyNumber_Subtract(utc, state->epoch);
     Py_DECREF(utc);
@@ -166,6 +147,28 @@ wall_from_datetime(ModuleState *state, PyObject *datetime, int64_t *us)
         *us += seconds * US_PER_SEC;
     }
     return rc;
+}
+
+/* Likewise for a moment to wait for: datetime.min and datetime.max, by which people
+ * mean at once and never, are no moments in most zones. */
+static int
+wall_from_deadline(ModuleState *state, PyObject *datetime, int64_t *us)
+{
+    if (wall_from_datetime(state, datetime, us) == 0) {
+        return 0;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError) && !PyErr_ExceptionMatches(PyExc_ValueError)) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int64_t year;
+    if (int_attribute(datetime, "year", &year) == 0 && (year == 1 || year == 9999)) {
+        *us = year == 1 ? WALL_MIN : WALL_MAX;
+        Py_DECREF(exc);
+        return 0;
+    }
+    PyErr_SetRaisedException(exc);
+    return -1;
 }
 
 /* The datetime of a moment: naive local time, or in UTC. A whole number of seconds
@@ -228,7 +231,7 @@ wall_now(void)
     return clock_read(CLOCK_REALTIME) / NS_PER_US;
 }
 
-/* ---- a loop's wall clock ------------------------------------------------------ */
+/* ---- a loop's wall clock --------------------------------------------------------------------- */
 
 static inline int64_t
 loop_wall_now(const LoopObject *loop)
@@ -239,14 +242,14 @@ loop_wall_now(const LoopObject *loop)
     return loop->wall_origin + clock_now(&loop->clock) / NS_PER_US;
 }
 
-/* The loop time at which the loop's wall clock will show `wall`. Not before now. */
+/* The loop time at which the loop's wall clock will show `wall`; 0 if it has done so. */
 static int64_t
 loop_time_of_wall(const LoopObject *loop, int64_t wall)
 {
     int64_t from = loop->wall_is_system ? wall_now() : loop->wall_origin;
     int64_t base = loop->wall_is_system ? clock_now(&loop->clock) : 0;
     if (wall <= from) {
-        return base;
+        return 0;
     }
     if (wall - from >= TIME_FOREVER / NS_PER_US) {
         return TIME_FOREVER;

@@ -38,7 +38,8 @@ def run_script(file: str, args: Sequence[str], speed: float | None) -> None:
     """Run a Python file as ``python FILE ARGS`` would, at another default speed."""
     os.environ[SPEED_VARIABLE] = str(speed or "inf")
     sys.argv = [file, *args]
-    sys.path[0] = os.path.dirname(os.path.abspath(file))
+    if not sys.flags.safe_path:
+        sys.path[0] = os.path.dirname(os.path.abspath(file))
     runpy.run_path(file, run_name="__main__")
 
 

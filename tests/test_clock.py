@@ -6,7 +6,15 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from sleeploop import LoopStats, SleepingLoop, checkpoint, current_loop, run, sleep
+from sleeploop import (
+    LoopStats,
+    SleepingLoop,
+    checkpoint,
+    current_loop,
+    run,
+    sleep,
+    sleep_until,
+)
 
 START = datetime(2024, 2, 28, 23, 30)
 
@@ -169,3 +177,36 @@ def test_stats_in_real_time():
     assert 0 < stats.lateness_p50 <= stats.lateness_p99 <= stats.lateness_max < 1
     assert 0.005 < stats.idle_time < loop.time()
     assert stats.busy_time == pytest.approx(loop.time() - stats.idle_time, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: sleep_until(datetime(1999, 1, 1)), lambda: sleep_until(-5)]
+)
+def test_a_moment_that_has_passed_is_not_late_at_any_speed(make):
+    order = []
+
+    async def past():
+        await make()
+        order.append("past")
+
+    async def other():
+        await checkpoint()
+        order.append("checkpoint")
+
+    for speed in (math.inf, 1, 1000):
+        loop = SleepingLoop(past(), other(), speed=speed)
+        loop.run_until_complete()
+        stats = loop.stats()
+        assert (stats.wakeups, stats.lateness_max) == (0, 0.0)
+    assert order == ["past", "checkpoint"] * 3
+
+
+@pytest.mark.parametrize("start", [datetime.min, datetime.max])
+def test_a_start_without_room_around_it(start):
+    with pytest.raises((ValueError, OverflowError)):
+        SleepingLoop(start=start, speed=math.inf)
+
+
+def test_a_speed_that_no_float_can_hold():
+    with pytest.raises(ValueError, match="speed must be a positive number or inf, not 1000"):
+        SleepingLoop(speed=10**400)
