@@ -17,11 +17,13 @@ describe(PyObject *obj)
     return text;
 }
 
-/* Raises `type`; format takes the function's name (%s), the object (%U) and tail (%s). */
+/* Raises `type`, in place of what may be set; format takes the function's name (%s),
+ * the object (%U) and tail (%s). */
 static void
 raise_about(PyObject *type, const char *format, const char *function, PyObject *obj,
             const char *tail)
 {
+    PyErr_Clear();  /* a repr may run Python */
     PyObject *text = describe(obj);
     if (text != NULL) {
         PyErr_Format(type, format, function, text, tail);

@@ -84,7 +84,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         shutil.copy(ROOT / name, copy / name)
     sdist = build("sdist", copy, base)
     with tarfile.open(sdist) as archive:
-        archive.extractall(base, filter="data")
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from 3.11.4 on
+        archive.extractall(base, **safe)
     wheel = build("wheel", base / NAME, base)
     return sdist, wheel
 
