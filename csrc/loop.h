@@ -352,6 +352,7 @@ loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     }
     Py_VISIT(loop->roots);
     Py_VISIT(loop->errors);
+    Py_VISIT(loop->unlisted);
     Py_VISIT(loop->asyncgens);
     return 0;
 }
@@ -365,6 +366,7 @@ loop_tp_clear(PyObject *op)
         loop_discard_tasks(loop);
     }
     Py_CLEAR(loop->errors);
+    Py_CLEAR(loop->unlisted);
     Py_CLEAR(loop->asyncgens);
     Py_CLEAR(loop->cancel_reason);
     return 0;

@@ -133,6 +133,7 @@ struct LoopObject {
     TaskObject *current;    /* borrowed: the task whose step is under way, or NULL */
     PyObject *roots;        /* owned tuple of the tasks given to the loop */
     PyObject *errors;       /* owned list of what the run will raise; NULL outside a run */
+    PyObject *unlisted;     /* owned: the first error for which there was no room in it */
     PyObject *cancel_reason; /* owned str: what CancelledError says; NULL: nothing yet */
     PyObject *asyncgens;    /* owned WeakValueDictionary: serial number -> async generator
                                that was iterated in the run, in that order; NULL: none yet */

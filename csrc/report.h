@@ -45,6 +45,27 @@ log_exception(PyObject *message_steal, PyObject *exc)
     PyErr_SetRaisedException(saved);
 }
 
+/* An empty list that can take four errors even when memory has run out. */
+static PyObject *
+errors_new(void)
+{
+    PyObject *errors = PyList_New(0);
+    if (errors == NULL) {
+        return NULL;
+    }
+    for (int i = 0; i < 4; i++) {
+        if (PyList_Append(errors, Py_None) < 0) {
+            Py_DECREF(errors);
+            return NULL;
+        }
+    }
+    Py_SET_SIZE(errors, 0);  /* the items stay allocated; four references to None are ours */
+    for (int i = 0; i < 4; i++) {
+        Py_DECREF(Py_None);
+    }
+    return errors;
+}
+
 /* Notes an error for the run to raise. The same exception counts once. */
 static void
 loop_record_error(LoopObject *loop, PyObject *exc)
@@ -59,6 +80,10 @@ loop_record_error(LoopObject *loop, PyObject *exc)
             return;
         }
         PyErr_Clear();
+        if (loop->unlisted == NULL) {  /* or else the run would seem to have gone well */
+            loop->unlisted = Py_NewRef(exc);
+            return;
+        }
     }
     log_exception(PyUnicode_FromString("an error that the run could not raise"), exc);
 }

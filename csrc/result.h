@@ -52,7 +52,12 @@ static PyObject *
 loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
 {
     PyObject *results = NULL;
-    if (loop->interrupted) {
+    PyObject *unlisted = loop->unlisted;
+    loop->unlisted = NULL;
+    if (unlisted != NULL && PyList_Append(errors, unlisted) < 0) {
+        PyErr_SetRaisedException(Py_NewRef(unlisted));
+    }
+    else if (loop->interrupted) {
         PyObject *exc = PyObject_CallNoArgs(PyExc_KeyboardInterrupt);
         if (exc != NULL) {
             loop_raise_one(errors, exc);
@@ -74,6 +79,7 @@ loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
             PyList_SET_ITEM(results, i, result);
         }
     }
+    Py_XDECREF(unlisted);
     Py_DECREF(roots);
     Py_DECREF(errors);
     return results;

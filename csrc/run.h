@@ -231,7 +231,7 @@ loop_run(LoopObject *loop)
         goto failed;
     }
     loop->main_thread = (uint8_t)is_main;
-    loop->errors = PyList_New(0);
+    loop->errors = errors_new();
     if (loop->errors == NULL) {
         goto failed;
     }

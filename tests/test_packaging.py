@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NAME = f"sleeploop-{PROJECT['version']}"
 
+pytestmark = pytest.mark.no_leak_check  # nothing of the loop runs in this process
+
 # What may lie about in a checkout without being a part of it.
 LITTER = (
     ".git", ".venv", ".envs", ".*_cache", ".hypothesis", "__pycache__", "build", "dist",

@@ -347,11 +347,14 @@ def test_the_roots_take_the_context_of_where_the_loop_is_made():
         var.set("changed")
         return value
 
-    var.set("made")
-    loop = SleepingLoop(root(), root(), speed=math.inf)
-    var.set("run")
-    assert loop.run_until_complete() == ["made", "made"]
-    assert var.get() == "run"
+    def make_and_run():
+        var.set("made")
+        loop = SleepingLoop(root(), root(), speed=math.inf)
+        var.set("run")
+        assert loop.run_until_complete() == ["made", "made"]
+        assert var.get() == "run"
+
+    contextvars.copy_context().run(make_and_run)
 
 
 def test_generators_and_duck_coroutines_run():
