@@ -50,6 +50,12 @@ visit_frame(struct _Unwind_Context *context, void *arg)
     return walk->is_ours ? _URC_END_OF_STACK : _URC_NO_REASON;
 }
 
+/* A place for a debugger's breakpoint: the stack above shows what is about to fail. */
+static void
+failing_now(void)
+{
+}
+
 static int
 must_fail(void)
 {
@@ -62,7 +68,11 @@ must_fail(void)
         return 0;
     }
     Py_ssize_t number = counted++;
-    return fail_from <= number && number < fail_until;
+    if (number < fail_from || number >= fail_until) {
+        return 0;
+    }
+    failing_now();
+    return 1;
 }
 
 /* ---- the hooks ------------------------------------------------------------- */

@@ -2,6 +2,8 @@
 
     python -m tests.rigs.oom [--full | --quick] [SCENARIO ...]
     python -m tests.rigs.oom --at one:17 SCENARIO       a single case, in this very process
+    gdb -ex 'set breakpoint pending on' -ex 'break failing_now' -ex run -ex backtrace \\
+        --args python -m tests.rigs.oom --at one:17 SCENARIO            which allocation that is
 
 For each scenario of tests/rigs/oom_scenarios.py: let the 1st, 2nd, 3rd ... allocation that our C
 code makes fail, first only that one ("one"), then with the nine after it ("ten"), each time in a
