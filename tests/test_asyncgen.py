@@ -1,7 +1,6 @@
 """Async generators that a run leaves unfinished are closed by it."""
 
 import gc
-import math
 import sys
 
 import pytest
@@ -12,13 +11,9 @@ from sleeploop import (
     create_task,
     current_loop,
     current_task,
-    run,
     sleep,
 )
-
-
-def virtual(coro):
-    return run(coro, speed=math.inf)
+from tests.helpers import virtual
 
 
 async def numbers(log, name="g", rest=1):

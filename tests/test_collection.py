@@ -26,15 +26,7 @@ from sleeploop import (
     sleep_forever,
     sleep_until,
 )
-
-
-def virtual(coro: Any) -> Any:
-    return run(coro, speed=math.inf)
-
-
-async def give(value: Any, delay: float = 0) -> Any:
-    await sleep(delay)
-    return value
+from tests.helpers import OnDel, give, virtual
 
 
 async def fail(error: BaseException) -> None:
@@ -43,16 +35,6 @@ async def fail(error: BaseException) -> None:
 
 class Thing:
     """Something to refer to weakly."""
-
-
-class OnDel:
-    """Calls back when it dies."""
-
-    def __init__(self, callback: Callable[[], object]) -> None:
-        self.callback = callback
-
-    def __del__(self) -> None:
-        self.callback()
 
 
 class SubLoop(SleepingLoop):

@@ -6,7 +6,7 @@ import math
 import sys
 import types
 import weakref
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,47 +19,15 @@ from sleeploop import (
     create_task,
     current_loop,
     current_task,
-    run,
     sleep,
     sleep_forever,
 )
-
-
-def virtual(coro: Any) -> Any:
-    return run(coro, speed=math.inf)
-
-
-async def give(value: Any, delay: float = 0) -> Any:
-    await sleep(delay)
-    return value
+from tests.helpers import OnDel, give, outcome, virtual, yielding
 
 
 async def fail(error: BaseException, delay: float = 0) -> None:
     await sleep(delay)
     raise error
-
-
-async def outcome(awaitable: Awaitable[Any]) -> object:
-    """What comes of it, be it a value or an error."""
-    try:
-        return await awaitable
-    except Exception as error:
-        return error
-
-
-@types.coroutine
-def yielding(obj: Any) -> Generator[Any, Any, Any]:
-    return (yield obj)
-
-
-class OnDel:
-    """Calls back when it dies."""
-
-    def __init__(self, callback: Callable[[], object]) -> None:
-        self.callback = callback
-
-    def __del__(self) -> None:
-        self.callback()
 
 
 class Duck:

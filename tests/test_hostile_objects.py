@@ -7,8 +7,7 @@ import math
 import pickle
 import sys
 import threading
-import types
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
@@ -29,34 +28,11 @@ from sleeploop import (
     sleep_forever,
     sleep_until,
 )
-
-
-def virtual(coro: Any) -> Any:
-    return run(coro, speed=math.inf)
-
-
-async def give(value: Any, delay: float = 0) -> Any:
-    await sleep(delay)
-    return value
+from tests.helpers import OnDel, give, virtual, yielding
 
 
 async def fail(error: BaseException) -> None:
     raise error
-
-
-@types.coroutine
-def yielding(obj: Any) -> Generator[Any, Any, Any]:
-    return (yield obj)
-
-
-class OnDel:
-    """Calls back when it dies."""
-
-    def __init__(self, callback: Callable[[], object]) -> None:
-        self.callback = callback
-
-    def __del__(self) -> None:
-        self.callback()
 
 
 class Duck:

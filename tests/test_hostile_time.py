@@ -26,13 +26,10 @@ from sleeploop import (
     sleep_forever,
     sleep_until,
 )
+from tests.helpers import virtual
 
 NS = 10**9
 LONGEST = (2**63 - 1) // NS  # seconds; from here on a sleep has no end
-
-
-def virtual(coro: Any) -> Any:
-    return run(coro, speed=math.inf)
 
 
 class Number:

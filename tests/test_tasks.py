@@ -21,6 +21,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
+from tests.helpers import virtual
 
 
 async def give(value, delay=1):
@@ -31,10 +32,6 @@ async def give(value, delay=1):
 async def fail(error, delay=1):
     await sleep(delay)
     raise error
-
-
-def virtual(coro):
-    return run(coro, speed=math.inf)
 
 
 def test_await_gives_the_result_to_everyone_who_asks():

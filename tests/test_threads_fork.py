@@ -24,21 +24,13 @@ from sleeploop import (
     run,
     sleep,
 )
+from tests.helpers import give, virtual
 
 ISOLATED = Path(__file__).parent / "isolated"
 
 # CPython warns of every fork in a process with threads. Ours is about what happens then.
 ignore_fork_warning = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-
-
-def virtual(coro: Any) -> Any:
-    return run(coro, speed=math.inf)
-
-
-async def give(value: Any, delay: float = 0) -> Any:
-    await sleep(delay)
-    return value
 
 
 def in_threads(n: int, work: Callable[[], Any]) -> list[Any]:
