@@ -3,7 +3,9 @@
  * The first asks the loop to cancel everything and let cleanup run, the second
  * (or one when only async generators are left to close) raises KeyboardInterrupt on
  * the spot. Only where Python's own handler stood; whoever set one of his own keeps
- * it. Also answers whether signals can still change something.
+ * it. Also answers whether signals can still change something. Speaks to _signal,
+ * below signal: that only turns numbers into enum members, which costs more than all
+ * the rest of a short run.
  */
 #ifndef SLEEPLOOP_SIGINT_H
 #define SLEEPLOOP_SIGINT_H
@@ -82,7 +84,7 @@ sigint_install(LoopObject *loop, PyObject **handler)
         return 0;
     }
     int rc = -1;
-    PyObject *signal = PyImport_ImportModule("signal");
+    PyObject *signal = PyImport_ImportModule("_signal");
     PyObject *standard =
         signal != NULL ? PyObject_GetAttrString(signal, "default_int_handler") : NULL;
     if (standard != NULL) {
@@ -109,7 +111,7 @@ sigint_restore(PyObject *handler)
         return 0;
     }
     int rc = -1;
-    PyObject *signal = PyImport_ImportModule("signal");
+    PyObject *signal = PyImport_ImportModule("_signal");
     if (signal != NULL) {
         rc = sigint_is(signal, handler);
         if (rc == 1) {
@@ -128,7 +130,7 @@ sigint_restore(PyObject *handler)
 static int
 other_signal_handlers(void)
 {
-    PyObject *signal = PyImport_ImportModule("signal");
+    PyObject *signal = PyImport_ImportModule("_signal");
     if (signal == NULL) {
         return -1;
     }

@@ -59,14 +59,19 @@ task_close_coro(ModuleState *state, TaskObject *task)
     return done != NULL ? 0 : -1;
 }
 
-/* The value of the StopIteration that is set, which it clears. NULL on error. */
+/* The value of the StopIteration that is set, which it clears. NULL on error: making
+ * an instance of it may fail for want of memory, and that is then what is set. */
 static PyObject *
 take_stop_iteration(void)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *value = PyObject_GetAttrString(exc, "value");
+    if (!PyErr_GivenExceptionMatches(exc, PyExc_StopIteration)) {
+        PyErr_SetRaisedException(exc);
+        return NULL;
+    }
+    PyObject *value = Py_XNewRef(((PyStopIterationObject *)exc)->value);
     Py_DECREF(exc);
-    return value;
+    return value != NULL ? value : Py_NewRef(Py_None);
 }
 
 static enum step_verdict

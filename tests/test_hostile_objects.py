@@ -629,9 +629,9 @@ def test_a_start_that_fails_leaves_the_loop_as_it_was(monkeypatch):
 
 def test_a_task_made_while_the_loop_looks_for_a_deadlock(monkeypatch):
     """It asks the signal module who else could wake a task, and that is Python code, too."""
-    import signal
+    import _signal
 
-    genuine = signal.getsignal
+    genuine = _signal.getsignal
     ran = []
 
     async def late():
@@ -645,7 +645,7 @@ def test_a_task_made_while_the_loop_looks_for_a_deadlock(monkeypatch):
 
     async def main():
         await sleep(1)
-        monkeypatch.setattr(signal, "getsignal", getsignal)
+        monkeypatch.setattr(_signal, "getsignal", getsignal)
         await create_task(sleep_forever())
 
     loop = SleepingLoop(main(), speed=math.inf)
