@@ -10,11 +10,16 @@ static void
 loop_report_deadlock(LoopObject *loop)
 {
     PyObject *report = wait_report(loop);
-    if (report != NULL) {
-        PyErr_Format(loop->state->DeadlockError,
-                     "every task waits for something that cannot happen any more:\n  %U", report);
-        Py_DECREF(report);
+    PyObject *message =
+        report != NULL
+            ? PyUnicode_FromFormat(
+                  "every task waits for something that cannot happen any more:\n  %U", report)
+            : NULL;
+    if (message != NULL) {  /* else: MemoryError, which PyErr_Format would replace in 3.11 */
+        PyErr_SetObject(loop->state->DeadlockError, message);
     }
+    Py_XDECREF(message);
+    Py_XDECREF(report);
     loop_take_fatal_error(loop);
 }
 
