@@ -2,13 +2,15 @@
 
 The delays are drawn beforehand with a fixed seed, so that every peer has the same ones; they are
 kept in arrays, so that fetching scattered floats from memory does not hide what the loops cost.
-Time covers making the coroutines, running them and closing the loop.
+Time covers making the coroutines, running them and closing the loop; short runs are repeated in
+the process, and their median counts.
 """
 
 from __future__ import annotations
 
 import random
 from array import array
+from statistics import median
 from typing import Any
 
 from benchmarks.peers import Peer
@@ -27,17 +29,22 @@ def yield_sleeps(sleep: Any, delays: array[float], done: list[None]) -> Any:
     done.append(None)
 
 
+LEAST_WAKE_UPS = 400_000  # in one process
+
 WORKERS = {"await": await_sleeps, "yield": yield_sleeps}
 
 
 def measure(peer: Peer, tasks: int, sleeps: int) -> dict[str, float]:
     draw = random.Random(1).random
     done: list[None] = []
-    rows = [
-        (peer.sleep, array("d", (draw() * 100 for _ in range(sleeps))), done) for _ in range(tasks)
-    ]
-    elapsed = stopwatch(peer.run, WORKERS[peer.style], rows)
-    finished(done, tasks)
+    delays = [array("d", (draw() * 100 for _ in range(sleeps))) for _ in range(tasks)]
+    # A run of some milliseconds says more of the machine's mood than of the loop: repeat it.
+    peers = [peer, *(type(peer)(virtual=True) for _ in range(LEAST_WAKE_UPS // (tasks * sleeps)))]
+    elapsed = median(
+        stopwatch(each.run, WORKERS[peer.style], [(each.sleep, row, done) for row in delays])
+        for each in peers
+    )
+    finished(done, tasks * len(peers))
     return {"ns per wake-up": elapsed / (tasks * sleeps)}
 
 
