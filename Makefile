@@ -37,7 +37,7 @@ lint: venv ## ruff, mypy --strict, and the stubs against the built module
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m mypy.stubtest sleeploop
+	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml sleeploop
 
 format: venv ## let ruff rewrite what `make lint` would complain about
 	$(PY) -m ruff check --fix-only .

@@ -6,6 +6,7 @@
 static struct PyModuleDef sleeploop_module;
 
 #include "csrc/functions.h"
+#include "csrc/private.h"
 
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
@@ -17,13 +18,26 @@ static PyMethodDef module_methods[] = {
     {"sleep_until", module_py_sleep_until, METH_O, sleep_until_doc},
     {"sleep_forever", module_py_sleep_forever, METH_NOARGS, sleep_forever_doc},
     {"checkpoint", module_py_checkpoint, METH_NOARGS, checkpoint_doc},
+    {"timeout", (PyCFunction)(void (*)(void))module_py_timeout, METH_FASTCALL | METH_KEYWORDS,
+     timeout_doc},
+    {"timeout_at", (PyCFunction)(void (*)(void))module_py_timeout_at,
+     METH_FASTCALL | METH_KEYWORDS, timeout_at_doc},
+    {"move_on_after", (PyCFunction)(void (*)(void))module_py_move_on_after,
+     METH_FASTCALL | METH_KEYWORDS, move_on_after_doc},
+    {"move_on_at", (PyCFunction)(void (*)(void))module_py_move_on_at,
+     METH_FASTCALL | METH_KEYWORDS, move_on_at_doc},
+    {"current_effective_deadline", module_py_current_effective_deadline, METH_NOARGS,
+     current_effective_deadline_doc},
+    {"_park", module_py_park, METH_NOARGS, park_doc},
+    {"_wait_done", module_py_wait_done, METH_O, wait_done_doc},
+    {"_watch", module_py_watch, METH_O, watch_doc},
+    {"_check_awaitable", (PyCFunction)(void (*)(void))module_py_check_awaitable, METH_FASTCALL,
+     check_awaitable_doc},
+    {"_task_tree", module_py_task_tree, METH_O, task_tree_doc},
+    {"_running_task", module_py_running_task, METH_O, running_task_doc},
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(cancelled_error_doc,
-"Raised at the await of a task that has been cancelled; at every one, until it ends.\n"
-"\n"
-"A BaseException, so that `except Exception` does not swallow it.\n");
 PyDoc_STRVAR(deadlock_error_doc,
 "Every task waits, and nothing could ever wake one. The message tells who waits for what.\n");
 PyDoc_STRVAR(loop_closed_error_doc, "The loop has run already; a loop runs once.\n");
@@ -79,11 +93,18 @@ module_exec(PyObject *module)
     if (add_type(module, &loop_spec, &state->LoopType, 1) < 0
         || add_type(module, &task_spec, &state->TaskType, 1) < 0
         || add_type(module, &sleep_spec, &state->SleepType, 0) < 0
-        || add_type(module, &join_spec, &state->JoinType, 0) < 0) {
+        || add_type(module, &join_spec, &state->JoinType, 0) < 0
+        || add_type(module, &scope_spec, &state->ScopeType, 1) < 0
+        || add_type(module, &group_spec, &state->GroupType, 1) < 0
+        || add_type(module, &leave_spec, &state->LeaveType, 0) < 0
+        || add_type(module, &start_spec, &state->StartType, 0) < 0
+        || add_type(module, &instant_spec, &state->InstantType, 0) < 0) {
         return -1;
     }
-    if (add_exception(module, "sleeploop.CancelledError", cancelled_error_doc,
-                      PyExc_BaseException, &state->CancelledError) < 0
+    state->CancelledError =
+        PyType_FromModuleAndSpec(module, &cancelled_error_spec, PyExc_BaseException);
+    if (state->CancelledError == NULL
+        || PyModule_AddType(module, (PyTypeObject *)state->CancelledError) < 0
         || add_exception(module, "sleeploop.DeadlockError", deadlock_error_doc,
                          PyExc_RuntimeError, &state->DeadlockError) < 0
         || add_exception(module, "sleeploop.LoopClosedError", loop_closed_error_doc,
@@ -101,6 +122,11 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->TaskType);
     Py_VISIT(state->SleepType);
     Py_VISIT(state->JoinType);
+    Py_VISIT(state->ScopeType);
+    Py_VISIT(state->GroupType);
+    Py_VISIT(state->LeaveType);
+    Py_VISIT(state->StartType);
+    Py_VISIT(state->InstantType);
     Py_VISIT(state->StatsType);
     Py_VISIT(state->CancelledError);
     Py_VISIT(state->DeadlockError);
@@ -121,6 +147,11 @@ module_clear(PyObject *module)
     Py_CLEAR(state->TaskType);
     Py_CLEAR(state->SleepType);
     Py_CLEAR(state->JoinType);
+    Py_CLEAR(state->ScopeType);
+    Py_CLEAR(state->GroupType);
+    Py_CLEAR(state->LeaveType);
+    Py_CLEAR(state->StartType);
+    Py_CLEAR(state->InstantType);
     Py_CLEAR(state->StatsType);
     Py_CLEAR(state->CancelledError);
     Py_CLEAR(state->DeadlockError);

@@ -268,4 +268,26 @@ done:
     return rc;
 }
 
+/* debug=: true or false. NULL or None: the environment's SLEEPLOOP_DEBUG, else false. */
+static int
+debug_from_object(PyObject *obj, int *debug)
+{
+    if (obj != NULL && obj != Py_None) {
+        *debug = PyObject_IsTrue(obj);
+        return *debug < 0 ? -1 : 0;
+    }
+    const char *text = getenv("SLEEPLOOP_DEBUG");
+    if (text == NULL || text[0] == '\0' || strcmp(text, "0") == 0) {
+        *debug = 0;
+        return 0;
+    }
+    if (strcmp(text, "1") != 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "the environment variable SLEEPLOOP_DEBUG must be 0 or 1, not '%.100s'", text);
+        return -1;
+    }
+    *debug = 1;
+    return 0;
+}
+
 #endif /* SLEEPLOOP_ARGS_H */

@@ -8,7 +8,7 @@
 #ifndef SLEEPLOOP_ASYNCGEN_H
 #define SLEEPLOOP_ASYNCGEN_H
 
-#include "tasks.h"
+#include "finish.h"
 
 static PyObject *
 asyncgen_first(PyObject *op, PyObject *agen)
@@ -32,7 +32,7 @@ asyncgen_first(PyObject *op, PyObject *agen)
     return rc == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
-/* A task of the loop's own that runs agen.aclose(); it is never cancelled. */
+/* A task of the loop's own that runs agen.aclose(); nothing cancels it. */
 static int
 asyncgen_spawn_close(LoopObject *loop, PyObject *agen)
 {
@@ -40,7 +40,8 @@ asyncgen_spawn_close(LoopObject *loop, PyObject *agen)
     if (aclose == NULL) {
         return -1;
     }
-    TaskObject *task = loop_spawn(loop, aclose, NULL, TASK_DAEMON | TASK_FINALIZER);
+    TaskObject *task = loop_spawn(loop, aclose, NULL, NULL, NULL,
+                                  TASK_DAEMON | TASK_HIDDEN);
     Py_DECREF(aclose);
     if (task == NULL) {
         return -1;

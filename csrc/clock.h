@@ -67,14 +67,35 @@ clock_init(struct clock *clock, double speed)
     };
 }
 
+/* Loop time while the monotonic clock reads `monotonic`. */
+static inline int64_t
+clock_at(const struct clock *clock, int64_t monotonic)
+{
+    int64_t elapsed = monotonic - clock->origin;
+    return clock->mode == CLOCK_REAL ? elapsed : time_scale(elapsed, clock->speed);
+}
+
 static inline int64_t
 clock_now(const struct clock *clock)
 {
     if (clock->mode == CLOCK_VIRTUAL || !clock->running) {
         return clock->frozen;
     }
-    int64_t elapsed = clock_monotonic() - clock->origin;
-    return clock->mode == CLOCK_REAL ? elapsed : time_scale(elapsed, clock->speed);
+    return clock_at(clock, clock_monotonic());
+}
+
+/* A few milliseconds ago at most, for reports: a third of the price where the system
+ * keeps such a clock. */
+static inline int64_t
+clock_about_now(const struct clock *clock)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+    if (clock->mode != CLOCK_VIRTUAL && clock->running) {
+        int64_t now = clock_at(clock, clock_read(CLOCK_MONOTONIC_COARSE));
+        return now > 0 ? now : 0;
+    }
+#endif
+    return clock_now(clock);
 }
 
 static inline void

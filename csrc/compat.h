@@ -13,6 +13,9 @@
 #include <structmember.h>  /* T_PYSSIZET and READONLY, in Python.h from 3.12 on */
 #include <stdint.h>
 
+/* Rarely called from a place that is hot: kept out of its code. */
+#define COLD __attribute__((cold, noinline))
+
 #if PY_VERSION_HEX < 0x030B0000
 #error "sleeploop needs CPython 3.11 or newer"
 #endif

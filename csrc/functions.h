@@ -5,11 +5,11 @@
 #include "loop.h"
 
 PyDoc_STRVAR(run_doc,
-"run($module, coro, *, speed=None, start=None)\n--\n\n"
+"run($module, coro, *, speed=None, start=None, debug=None)\n--\n\n"
 "Run one main coroutine on a loop of its own and return its result. When it ends,\n"
 "the tasks that are left are cancelled and run their cleanup.\n"
 "\n"
-"speed, start and the errors are those of SleepingLoop() and its\n"
+"speed, start, debug and the errors are those of SleepingLoop() and its\n"
 "run_until_complete().\n"
 "\n"
 ">>> import math, sleeploop\n"
@@ -22,9 +22,9 @@ PyDoc_STRVAR(run_doc,
 static PyObject *
 module_py_run(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
-    static const char *const names[] = {"coro", "speed", "start", NULL};
+    static const char *const names[] = {"coro", "speed", "start", "debug", NULL};
     ModuleState *state = PyModule_GetState(module);
-    PyObject *given[3];
+    PyObject *given[4];
     if (args_parse("run()", names, 1, 1, args, n_args, kwnames, given) < 0
         || check_coroutine(state, "run()", given[0]) < 0) {
         return NULL;
@@ -32,7 +32,8 @@ module_py_run(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObje
     PyObject *coros = PyTuple_Pack(1, given[0]);
     LoopObject *loop = (LoopObject *)loop_tp_new(state->LoopType, NULL, NULL);
     PyObject *results = NULL;
-    if (coros != NULL && loop != NULL && loop_init(loop, coros, given[1], given[2], 1) == 0) {
+    if (coros != NULL && loop != NULL
+        && loop_init(loop, coros, given[1], given[2], given[3], 1) == 0) {
         if (loop_check_runnable(loop, "run()") == 0) {
             results = loop_run(loop);
         }
@@ -52,11 +53,13 @@ module_py_run(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObje
 }
 
 PyDoc_STRVAR(create_task_doc,
-"create_task($module, coro, *, name=None, daemon=False)\n--\n\n"
+"create_task($module, coro, *, name=None, daemon=False, context=None)\n--\n\n"
 "Run a coroutine as a task of the current loop, beside the one that calls, and\n"
 "return the Task. It starts in the next pass, in a copy of the current context.\n"
 "\n"
 "name: a str; the default is 'Task-<number>'. daemon: a run does not wait for it.\n"
+"context: the contextvars.Context to run in, as it is; the default is a copy of the\n"
+"current one.\n"
 "A failure is raised in whoever awaits the task. If nobody can any more, or the\n"
 "run ends, it is logged by logging.getLogger('sleeploop') and, unless the task is\n"
 "a daemon, raised by the run. KeyboardInterrupt, SystemExit and other exceptions\n"
@@ -98,17 +101,7 @@ PyDoc_STRVAR(current_task_doc,
 static PyObject *
 module_py_current_task(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    LoopObject *loop =
-        need_current_loop_borrowed(PyModule_GetState(module), "current_task()");
-    if (loop == NULL) {
-        return NULL;
-    }
-    if (loop->current == NULL) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "current_task(): the loop is running, but no task is right now");
-        return NULL;
-    }
-    return Py_NewRef(loop->current);
+    return Py_XNewRef(need_current_task_borrowed(PyModule_GetState(module), "current_task()"));
 }
 
 PyDoc_STRVAR(current_loop_doc,

@@ -1,24 +1,28 @@
-/* join.h: `await task`, a task waiting for another.
- *
- * Holds the slots of Task, since its __await__ makes a Join.
- */
+/* join.h: `await task`, a task waiting for another. */
 #ifndef SLEEPLOOP_JOIN_H
 #define SLEEPLOOP_JOIN_H
 
 #include "task.h"
 
 static PyObject *
-task_am_await(PyObject *op)
+join_new(ModuleState *state, TaskObject *task, int only_wait)
 {
-    ModuleState *state = state_of_type(Py_TYPE(op));
     JoinObject *join = PyObject_GC_New(JoinObject, state->JoinType);
     if (join == NULL) {
         return NULL;
     }
-    join->task = (TaskObject *)Py_NewRef(op);
+    join->task = (TaskObject *)Py_NewRef(task);
+    join->started = 0;
     join->state = TRAP_NEW;
+    join->only_wait = (uint8_t)only_wait;
     PyObject_GC_Track(join);
     return (PyObject *)join;
+}
+
+static PyObject *
+task_am_await(PyObject *op)
+{
+    return join_new(state_of_type(Py_TYPE(op)), (TaskObject *)op, 0);
 }
 
 /* A join that can never end, or that the loop could not see end: -1 with RuntimeError. */
@@ -48,7 +52,7 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
     JoinObject *self = (JoinObject *)op;
     ModuleState *state = state_of_type(Py_TYPE(op));
     *result = NULL;
-    if (self->task == NULL || self->state == TRAP_DONE) {
+    if (self->state == TRAP_DONE) {
         return trap_used_up("task's __await__()");
     }
     int wait = !task_done(self->task);
@@ -63,12 +67,13 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
                && (loop->current->flags & TASK_CANCELLING);
     }
     if (wait) {
+        self->started = clock_about_now(&self->task->loop->clock);
         self->state = TRAP_WAITING;
         *result = Py_NewRef(op);
         return PYGEN_NEXT;
     }
     self->state = TRAP_DONE;
-    *result = task_outcome(state, self->task);
+    *result = self->only_wait ? Py_NewRef(Py_None) : task_outcome(state, self->task);
     return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
@@ -99,6 +104,8 @@ join_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* Without a tp_clear: a cycle through a join leads through its task, which breaks it. A
+ * parked task finds the chain that it stands in by its join. */
 static int
 join_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
@@ -107,19 +114,12 @@ join_tp_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
-static int
-join_tp_clear(PyObject *op)
-{
-    Py_CLEAR(((JoinObject *)op)->task);
-    return 0;
-}
-
 static void
 join_tp_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    (void)join_tp_clear(op);
+    Py_DECREF(((JoinObject *)op)->task);
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -136,7 +136,6 @@ static PyType_Slot join_slots[] = {
     {Py_tp_doc, (void *)"What `await task` waits with."},
     {Py_tp_dealloc, join_tp_dealloc},
     {Py_tp_traverse, join_tp_traverse},
-    {Py_tp_clear, join_tp_clear},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, join_tp_iternext},
     {Py_am_await, PyObject_SelfIter},
@@ -151,28 +150,6 @@ static PyType_Spec join_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION
              | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = join_slots,
-};
-
-static PyType_Slot task_slots[] = {
-    {Py_tp_doc, (void *)task_type_doc},
-    {Py_tp_dealloc, task_tp_dealloc},
-    {Py_tp_finalize, task_tp_finalize},
-    {Py_tp_traverse, task_tp_traverse},
-    {Py_tp_clear, task_tp_clear},
-    {Py_tp_repr, task_tp_repr},
-    {Py_am_await, task_am_await},
-    {Py_tp_methods, task_methods},
-    {Py_tp_getset, task_getset},
-    {Py_tp_members, task_members},
-    {0, NULL},
-};
-
-static PyType_Spec task_spec = {
-    .name = "sleeploop.Task",
-    .basicsize = sizeof(TaskObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION
-             | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = task_slots,
 };
 
 #endif /* SLEEPLOOP_JOIN_H */

@@ -2,8 +2,10 @@
 #ifndef SLEEPLOOP_LOOP_H
 #define SLEEPLOOP_LOOP_H
 
+#include "group.h"
 #include "run.h"
 #include "stats.h"
+#include "timeout.h"
 
 /* ---- making one ------------------------------------------------------------------------------ */
 
@@ -19,6 +21,12 @@ loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
         return NULL;
     }
     loop->state = PyModule_GetState(module);
+    loop->root = scope_new(loop->state);
+    if (loop->root == NULL) {
+        Py_DECREF(loop);
+        return NULL;
+    }
+    loop->root->state = SCOPE_ENTERED;
     ring_init(&loop->ready);
     ring_init(&loop->live);
     ring_init(&loop->unseen);
@@ -106,12 +114,14 @@ start_from_object(ModuleState *state, PyObject *start, double speed, int64_t *wa
 }
 
 static int
-loop_init(LoopObject *loop, PyObject *coros, PyObject *speed_obj, PyObject *start, int main_only)
+loop_init(LoopObject *loop, PyObject *coros, PyObject *speed_obj, PyObject *start,
+          PyObject *debug_obj, int main_only)
 {
     double speed;
     int64_t wall_origin;
+    int debug;
     /* Python code, which may call __init__() itself: nothing is changed before it is over. */
-    if (speed_from_object(speed_obj, &speed) < 0
+    if (speed_from_object(speed_obj, &speed) < 0 || debug_from_object(debug_obj, &debug) < 0
         || start_from_object(loop->state, start, speed, &wall_origin) < 0
         || check_coroutines(loop->state, coros) < 0) {
         return -1;
@@ -125,12 +135,14 @@ loop_init(LoopObject *loop, PyObject *coros, PyObject *speed_obj, PyObject *star
         return -1;
     }
     loop->initialised = LOOP_HALF_MADE;
+    loop->debug = (uint8_t)debug;
     clock_init(&loop->clock, speed);
     loop->wall_origin = wall_origin;
     loop->wall_is_system = wall_origin == WALL_AT_START && loop->clock.mode == CLOCK_REAL;
     loop->main_only = (uint8_t)main_only;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(coros); i++) {
-        TaskObject *task = loop_spawn(loop, PyTuple_GET_ITEM(coros, i), NULL, TASK_ROOT);
+        TaskObject *task = loop_spawn(loop, PyTuple_GET_ITEM(coros, i), NULL, NULL, loop->root,
+                                      TASK_ROOT);
         if (task == NULL) {
             loop_discard_tasks(loop);
             loop->initialised = 0;
@@ -147,15 +159,16 @@ loop_init(LoopObject *loop, PyObject *coros, PyObject *speed_obj, PyObject *star
 static int
 loop_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"speed", "start", NULL};
-    PyObject *speed = NULL, *start = NULL;
+    static char *names[] = {"speed", "start", "debug", NULL};
+    PyObject *speed = NULL, *start = NULL, *debug = NULL;
     PyObject *none = PyTuple_New(0);  /* the coroutines take all positions */
     if (none == NULL) {
         return -1;
     }
-    int ok = PyArg_ParseTupleAndKeywords(none, kwargs, "|$OO:SleepingLoop", names, &speed, &start);
+    int ok = PyArg_ParseTupleAndKeywords(none, kwargs, "|$OOO:SleepingLoop", names, &speed, &start,
+                                         &debug);
     Py_DECREF(none);
-    return ok ? loop_init((LoopObject *)op, args, speed, start, 0) : -1;
+    return ok ? loop_init((LoopObject *)op, args, speed, start, debug, 0) : -1;
 }
 
 /* ---- methods --------------------------------------------------------------------------------- */
@@ -208,37 +221,33 @@ loop_check_accepts(LoopObject *loop)
                         "create_task(): this loop has run already; make a new SleepingLoop");
         return -1;
     }
-    if (loop->tstate != NULL && !loop_is_of_thread(loop, PyThreadState_Get())) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "create_task(): this loop is running in another thread; call it there, "
-                        "from one of the loop's tasks (hand the work over in a queue.SimpleQueue)");
-        return -1;
-    }
-    return 0;
+    return loop_need_thread(loop, "create_task()");
 }
 
 /* create_task() of the loop and of the module: loop is borrowed, and may run in another thread. */
 static PyObject *
 loop_create_task(LoopObject *loop, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
-    static const char *const names[] = {"coro", "name", "daemon", NULL};
-    PyObject *given[3], *name;
+    static const char *const names[] = {"coro", "name", "daemon", "context", NULL};
+    PyObject *given[4], *name, *context;
     if (args_parse("create_task()", names, 1, 1, args, n_args, kwnames, given) < 0) {
         return NULL;
     }
     int daemon = given[2] != NULL ? PyObject_IsTrue(given[2]) : 0;
     if (daemon < 0 || check_coroutine(loop->state, "create_task()", given[0]) < 0
+        || context_from_object(given[3], &context) < 0
         || loop_check_accepts(loop) < 0  /* after them: they run Python */
         || task_name_from_object(given[1], &name) < 0) {
         return NULL;
     }
-    TaskObject *task = loop_spawn(loop, given[0], name, daemon ? TASK_DAEMON : 0);
+    TaskObject *task =
+        loop_spawn(loop, given[0], name, context, loop->root, daemon ? TASK_DAEMON : 0);
     Py_XDECREF(name);
     return (PyObject *)task;
 }
 
 PyDoc_STRVAR(loop_create_task_doc,
-"create_task($self, coro, *, name=None, daemon=False)\n--\n\n"
+"create_task($self, coro, *, name=None, daemon=False, context=None)\n--\n\n"
 "Run a coroutine as a task of this loop, before or during its run.\n"
 "\n"
 "See sleeploop.create_task(). Raises LoopClosedError after the run, and\n"
@@ -299,7 +308,7 @@ loop_py_tasks(PyObject *op, PyObject *Py_UNUSED(ignored))
     /* A collection in PyList_Append could run Python that finishes no task but may
      * add some: they join at the end, and no link of this walk leaves the ring. */
     for (struct link *l = loop->live.next; tasks != NULL && l != &loop->live; l = l->next) {
-        if (TASK_OF_REGISTERED(l)->flags & TASK_FINALIZER) {
+        if (TASK_OF_REGISTERED(l)->flags & TASK_HIDDEN) {
             continue;
         }
         if (PyList_Append(tasks, (PyObject *)TASK_OF_REGISTERED(l)) < 0) {
@@ -318,6 +327,12 @@ loop_get_speed(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+loop_get_debug(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((LoopObject *)op)->debug);
+}
+
+static PyObject *
 loop_tp_repr(PyObject *op)
 {
     static const char *const phases[] = {"not started", "running", "cancelling", "finalizing",
@@ -329,7 +344,7 @@ loop_tp_repr(PyObject *op)
     if (time != NULL && speed != NULL) {
         Py_ssize_t n = 0;
         for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
-            n += !(TASK_OF_REGISTERED(l)->flags & TASK_FINALIZER);
+            n += !(TASK_OF_REGISTERED(l)->flags & TASK_HIDDEN);
         }
         repr = PyUnicode_FromFormat("<%s %s at %R s, speed %R, %zd task%s>",
                                     Py_TYPE(op)->tp_name, phases[loop->phase], time, speed, n,
@@ -350,10 +365,12 @@ loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
             Py_VISIT(TASK_OF_REGISTERED(l));
         }
     }
+    Py_VISIT(loop->root);
     Py_VISIT(loop->roots);
     Py_VISIT(loop->errors);
     Py_VISIT(loop->unlisted);
     Py_VISIT(loop->asyncgens);
+    Py_VISIT(loop->created);
     return 0;
 }
 
@@ -368,7 +385,7 @@ loop_tp_clear(PyObject *op)
     Py_CLEAR(loop->errors);
     Py_CLEAR(loop->unlisted);
     Py_CLEAR(loop->asyncgens);
-    Py_CLEAR(loop->cancel_reason);
+    Py_CLEAR(loop->created);
     return 0;
 }
 
@@ -382,6 +399,7 @@ loop_tp_dealloc(PyObject *op)
         PyObject_ClearWeakRefs(op);
     }
     (void)loop_tp_clear(op);
+    Py_XDECREF(loop->root);  /* not in tp_clear: its tasks may outlive that */
     idle_close(&loop->idle);
     timeq_clear(&loop->timers);
     type->tp_free(op);
@@ -389,7 +407,7 @@ loop_tp_dealloc(PyObject *op)
 }
 
 PyDoc_STRVAR(loop_type_doc,
-"SleepingLoop(*coros, speed=None, start=None)\n--\n\n"
+"SleepingLoop(*coros, speed=None, start=None, debug=None)\n--\n\n"
 "An event loop for coroutines that sleep. It runs once, in one thread.\n"
 "\n"
 "coros: coroutines, or anything with send, throw and close.\n"
@@ -399,6 +417,9 @@ PyDoc_STRVAR(loop_type_doc,
 "    SLEEPLOOP_SPEED, or else 1.0.\n"
 "start: the datetime that loop time 0 stands for (naive: local time). The\n"
 "    default is the wall clock, and at speed inf the first of January 2000.\n"
+"debug: each task remembers where it was made, and a step that holds the loop for\n"
+"    more than 100 ms is logged while it does. The default is the environment\n"
+"    variable SLEEPLOOP_DEBUG, 1 or 0, or else False.\n"
 "\n"
 "Raises TypeError for what is no coroutine, speed or datetime, ValueError for a\n"
 "speed that is not positive, and RuntimeError for a coroutine that has been\n"
@@ -434,6 +455,8 @@ static PyMethodDef loop_methods[] = {
 
 static PyGetSetDef loop_getset[] = {
     {"speed", loop_get_speed, NULL, PyDoc_STR("How fast loop time passes, a float."), NULL},
+    {"debug", loop_get_debug, NULL,
+     PyDoc_STR("Whether tasks remember where they were made, and slow steps are logged."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

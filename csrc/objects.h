@@ -8,9 +8,14 @@
 #include "readyq.h"
 #include "timeq.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 typedef struct ModuleState ModuleState;
 typedef struct LoopObject LoopObject;
 typedef struct TaskObject TaskObject;
+typedef struct ScopeObject ScopeObject;
+typedef struct GroupObject GroupObject;
 
 /* ---- Task ------------------------------------------------------------------------------------ */
 
@@ -22,20 +27,23 @@ enum task_state {
     TASK_TIMER,      /* parked in the heap; payload: the Sleep or the datetime it yielded */
     TASK_JOIN,       /* parked at another task; payload: its Join */
     TASK_FOREVER,    /* parked without a wake-up time; payload: its Sleep */
+    TASK_START,      /* parked at a task that TaskGroup.start() made; payload: its Start */
+    TASK_LEAVE,      /* parked until a TaskGroup is empty; payload: its Leave */
     TASK_RETURNED,   /* done; payload: the result */
     TASK_FAILED,     /* done; payload: the exception */
-    TASK_CANCELLED,  /* done; payload: NULL */
+    TASK_CANCELLED,  /* done; payload: the scope whose cancellation ended it, or NULL */
 };
 
 enum task_flags {
     TASK_STARTED = 1 << 0,
     TASK_ROOT = 1 << 1,       /* given to the loop; its failure ends the run */
     TASK_DAEMON = 1 << 2,     /* no run waits for it */
-    TASK_FINALIZER = 1 << 3,  /* the loop's own: closes an async generator; never cancelled */
-    TASK_CANCELLING = 1 << 4, /* every await raises CancelledError from now on */
+    TASK_HIDDEN = 1 << 3,     /* the loop's own: nobody sees it, and nothing cancels it */
+    TASK_CANCELLING = 1 << 4, /* its scope has a cause: every await raises CancelledError */
     TASK_THROW = 1 << 5,      /* ready, and the payload is to be thrown */
     TASK_THROW_CANCEL = 1 << 6, /* ready, and a CancelledError is to be thrown */
     TASK_TIMED = 1 << 7,        /* ready because a timer fired */
+    TASK_STARTING = 1 << 8,     /* TaskGroup.start() made it and still waits for started() */
 };
 
 struct TaskObject {
@@ -47,14 +55,18 @@ struct TaskObject {
     struct link link;        /* in the ready ring, or in the joined task's `waiters` */
     struct timer timer;      /* in the loop's heap while TASK_TIMER */
     uint8_t state;           /* enum task_state */
-    uint8_t flags;           /* enum task_flags */
+    uint16_t flags;          /* enum task_flags */
     uint32_t number;
+    uint32_t parent;         /* number of the task that made it, or 0 */
     LoopObject *loop;        /* owned; NULL once the collector cleared either */
     PyObject *name;          /* owned; NULL: "Task-<number>" */
     PyObject *weakrefs;
+    ScopeObject *scope;      /* owned while live: the innermost scope around it; NULL: none,
+                                as of the loop's own tasks, and when it is done */
+    struct link *waiters;    /* chain: the tasks that join this one, borrowed */
     struct link registered;  /* live: in loop->live, which owns a reference to the task;
                                 failed and not retrieved: in loop->unseen, borrowed */
-    struct link waiters;     /* head: the tasks that join this one, borrowed */
+    struct link sibling;     /* live: among the tasks of the scope that it was made in */
 };
 
 static inline int
@@ -66,12 +78,92 @@ task_done(const TaskObject *task)
 static inline int
 task_parked(const TaskObject *task)
 {
+    return task->state >= TASK_TIMER && task->state <= TASK_LEAVE;
+}
+
+/* Parked where a cancellation takes it away. From where it waits for tasks of its own
+ * it is not taken: they are cancelled with it, and end first. */
+static inline int
+task_interruptible(const TaskObject *task)
+{
     return task->state >= TASK_TIMER && task->state <= TASK_FOREVER;
 }
 
+/* ---- CancelScope ----------------------------------------------------------------------------- */
+
+enum scope_state { SCOPE_NEW, SCOPE_ENTERED, SCOPE_LEFT };
+
+enum scope_flags {
+    SCOPE_CANCELLED = 1 << 0,
+    SCOPE_CAUGHT = 1 << 1,   /* a CancelledError of its own ended its block, or a task in it */
+    SCOPE_SHIELD = 1 << 2,
+    SCOPE_TIMEOUT = 1 << 3,  /* raises TimeoutError if its deadline ended its block */
+    SCOPE_OF_TASK = 1 << 4,  /* made by Task.cancel(): around all that the task does */
+    SCOPE_QUIET = 1 << 5,    /* its task ended first; leaving it then means nothing */
+};
+
+/* What a deadline counts from. Anything but loop time becomes that on entering. */
+enum deadline_kind { DEADLINE_AT, DEADLINE_AFTER, DEADLINE_WALL };
+
+enum cancel_source {
+    SOURCE_EXPLICIT,  /* cancel() */
+    SOURCE_DEADLINE,
+    SOURCE_FAILURE,   /* another task of the group failed */
+    SOURCE_SHUTDOWN,  /* the run ends */
+};
+
+/* A node of the tree of scopes. Outwards, each holds the next; inwards, `inner` leads to
+ * the innermost scope of the same task, and `tasks` to the tasks that were made in it,
+ * whose own scopes lie further in. */
+struct ScopeObject {
+    PyObject_HEAD
+    ScopeObject *parent;  /* owned while entered: the next outer scope, perhaps another task's */
+    ScopeObject *inner;   /* borrowed: the next inner scope of the same task, or NULL */
+    ScopeObject *cause;   /* borrowed: the scope, this or an outer one, whose cancellation is in
+                             force here, the outermost if there are several; NULL: none is */
+    TaskObject *task;     /* borrowed while entered; NULL in the loop's root */
+    struct link tasks;    /* head: the tasks that were made in it, borrowed */
+    int64_t passed;       /* the deadline that cancelled it */
+    int64_t deadline;     /* nanoseconds; or microseconds since 1970 UTC (DEADLINE_WALL) */
+    struct timer timer;   /* in the loop's heap while it has a deadline to wait for */
+    uint8_t state;        /* enum scope_state */
+    uint8_t flags;        /* enum scope_flags */
+    uint8_t kind;         /* enum deadline_kind */
+    uint8_t source;       /* enum cancel_source, once it is cancelled; as are these: */
+    PyObject *reason;     /* owned: what cancel() was given, or a str that says what happened */
+    PyObject *by_name;    /* owned: the name of the task that did it, if it has one */
+    uint32_t by_number;   /* and its number; 0: it was no task */
+    int line;
+    PyObject *code;       /* owned: the code object that cancel() was called from, or NULL */
+    GroupObject *group;   /* borrowed: the TaskGroup whose scope it is, or NULL */
+    ScopeObject *queued;  /* borrowed: the next whose tasks a change has yet to reach */
+};
+
+/* ---- TaskGroup ------------------------------------------------------------------------------- */
+
+enum group_state { GROUP_NEW, GROUP_OPEN, GROUP_CLOSED };
+
+struct GroupObject {
+    PyObject_HEAD
+    ScopeObject *scope;   /* owned */
+    PyObject *errors;     /* owned: what has failed, an exception or a list of several; NULL:
+                             nothing yet */
+    TaskObject *leaving;  /* borrowed: the task that is in TASK_LEAVE here, or NULL */
+    size_t count;         /* tasks that have not finished */
+    size_t starting;      /* calls of start() that are under way */
+    uint8_t state;        /* enum group_state */
+};
+
 /* ---- Awaitables ------------------------------------------------------------------------------ */
 
-enum sleep_kind { SLEEP_FOR, SLEEP_UNTIL, SLEEP_UNTIL_WALL, SLEEP_FOREVER, SLEEP_CHECKPOINT };
+enum sleep_kind {
+    SLEEP_FOR,
+    SLEEP_UNTIL,
+    SLEEP_UNTIL_WALL,
+    SLEEP_FOREVER,
+    SLEEP_CHECKPOINT,
+    SLEEP_PARKED,  /* until another task cancels the scope around it: nothing else ever will */
+};
 
 enum trap_state { TRAP_NEW, TRAP_WAITING, TRAP_WAITING_ABROAD, TRAP_DONE };
 
@@ -92,8 +184,47 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     TaskObject *task;  /* owned */
+    int64_t started;   /* while WAITING: loop time when it began */
     uint8_t state;     /* enum trap_state */
+    uint8_t only_wait; /* does not ask for the outcome, and leaves a failure unseen */
 } JoinObject;
+
+/* The end of `async with TaskGroup()` */
+typedef struct {
+    PyObject_HEAD
+    GroupObject *group;  /* owned */
+    PyObject *exc;       /* owned: what the block raised, or NULL */
+    int64_t started;
+    uint8_t state;       /* enum trap_state */
+    uint8_t is_own;      /* at the end of the body the group's own cancellation was in force */
+    uint8_t is_other;    /* or that of a scope further out */
+} LeaveObject;
+
+/* `await group.start(function, *args)` */
+typedef struct {
+    PyObject_HEAD
+    GroupObject *group;  /* owned */
+    PyObject *call;      /* owned: (function, args) until it is called */
+    TaskObject *task;    /* owned: the new task while it is waited for */
+    TaskObject *starter; /* owned: the task that waits, while it does */
+    PyObject *value;     /* owned: what started() was given */
+    int64_t started;
+    uint8_t state;       /* enum trap_state */
+    uint8_t is_counted;  /* in the group's `starting` */
+    uint8_t has_started; /* started() has been called */
+} StartObject;
+
+/* An awaitable that has its value already: `async with` something that need not wait. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *value;  /* owned; NULL: awaited */
+    void (*take_back)(PyObject *value);  /* if it cannot be handed over; NULL: nothing to do */
+} InstantObject;
+
+typedef struct {
+    PyBaseExceptionObject base;
+    ScopeObject *scope;  /* owned: whose cancellation it is; NULL: of no scope's */
+} CancelledErrorObject;
 
 /* ---- SleepingLoop ---------------------------------------------------------------------------- */
 
@@ -103,6 +234,17 @@ enum loop_phase {
     LOOP_CANCELLING, /* everything has been cancelled and runs its cleanup */
     LOOP_FINALIZING, /* no task is left; async generators are being closed */
     LOOP_CLOSED,
+};
+
+/* The thread of watchdog.h; the atomic fields are read there without the GIL. */
+struct watchdog {
+    pthread_t thread;
+    PyInterpreterState *interpreter;  /* borrowed: of the run */
+    struct idle idle;                 /* how the thread waits, and is woken */
+    int running;
+    _Atomic int stop;
+    _Atomic int64_t end_began;        /* monotonic: when the run began to end; 0: it has not */
+    int64_t reported_step;            /* step_began of the last slow step that was reported */
 };
 
 enum { LOOP_HALF_MADE = 1, LOOP_MADE = 2 };  /* __init__() is under way; is over */
@@ -120,6 +262,7 @@ struct LoopObject {
     uint8_t abandoned;      /* it came twice, or cleanup cannot go on: stop right away */
     uint8_t idling;         /* inside the idle wait, without the GIL */
     uint8_t wall_is_system; /* now() is the system's wall clock */
+    uint8_t debug;          /* each task remembers where it was made; slow steps are logged */
     struct clock clock;
     int64_t wall_origin;    /* loop time 0, in microseconds since 1970 UTC */
     struct timeq timers;
@@ -127,14 +270,15 @@ struct LoopObject {
     struct link live;       /* every unfinished task, owned, in order of creation */
     struct link unseen;     /* failed tasks whose failure nobody has seen, borrowed */
     size_t ready_len;
-    size_t live_waited;     /* live tasks that the run waits for (neither daemon nor finalizer) */
-    size_t live_forever;    /* live tasks in TASK_FOREVER */
+    size_t live_waited;     /* live tasks that the run waits for: no daemons */
+    size_t live_forever;    /* live tasks in TASK_FOREVER that a signal may yet wake */
     uint32_t next_number;
     TaskObject *current;    /* borrowed: the task whose step is under way, or NULL */
     PyObject *roots;        /* owned tuple of the tasks given to the loop */
     PyObject *errors;       /* owned list of what the run will raise; NULL outside a run */
     PyObject *unlisted;     /* owned: the first error for which there was no room in it */
-    PyObject *cancel_reason; /* owned str: what CancelledError says; NULL: nothing yet */
+    ScopeObject *root;      /* owned: around every task but the loop's own; to cancel it is to
+                               end the run */
     PyObject *asyncgens;    /* owned WeakValueDictionary: serial number -> async generator
                                that was iterated in the run, in that order; NULL: none yet */
     uint64_t next_asyncgen;
@@ -142,6 +286,10 @@ struct LoopObject {
     PyThreadState *tstate;  /* borrowed: the thread that runs the loop, or NULL */
     LoopObject *next_running; /* borrowed: the next loop in the module's list */
     struct idle idle;
+    unsigned long thread_ident;  /* of the thread that runs the loop */
+    struct watchdog watchdog;
+    _Atomic int64_t step_began;  /* monotonic, in a debug run: of the step under way; 0: none */
+    PyObject *created;      /* owned dict, in a debug run: task's number -> StackSummary */
     uint64_t steps, wakeups;
     struct lateness late;
     int64_t real_started, real_idle, real_total; /* monotonic nanoseconds, for stats() */
@@ -149,8 +297,13 @@ struct LoopObject {
 
 #define WALL_AT_START INT64_MIN  /* wall_origin: the wall clock when the run begins */
 
+/* Whose timer it is: timer.kind. */
+enum timer_kind { TIMER_OF_TASK, TIMER_OF_SCOPE };
+
 #define TASK_OF_LINK(l) LINK_OWNER(l, TaskObject, link)
 #define TASK_OF_REGISTERED(l) LINK_OWNER(l, TaskObject, registered)
+#define TASK_OF_SIBLING(l) LINK_OWNER(l, TaskObject, sibling)
 #define TASK_OF_TIMER(t) LINK_OWNER(t, TaskObject, timer)
+#define SCOPE_OF_TIMER(t) LINK_OWNER(t, ScopeObject, timer)
 
 #endif /* SLEEPLOOP_OBJECTS_H */

@@ -6,7 +6,7 @@
 #ifndef SLEEPLOOP_PARK_H
 #define SLEEPLOOP_PARK_H
 
-#include "tasks.h"
+#include "finish.h"
 
 /* Any trap of a cancelled task: it will raise CancelledError. Steals trap. */
 static void
@@ -27,7 +27,7 @@ park_until(LoopObject *loop, TaskObject *task, int64_t now, int64_t when, PyObje
     }
     else if (when == TIME_FOREVER) {
         task->state = TASK_FOREVER;
-        loop->live_forever++;
+        loop->live_forever += (size_t)sleep_may_be_signalled(loop->state, trap_steal);
     }
     else if (timeq_push(&loop->timers, &task->timer, when) == 0) {
         task->state = TASK_TIMER;
@@ -51,7 +51,37 @@ park_join(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     }
     else {
         task->state = TASK_JOIN;
-        ring_push(&target->waiters, &task->link);
+        chain_push(&target->waiters, &task->link);
+    }
+}
+
+/* Until the new task says that it has started, or ends. Steals trap. */
+static void
+park_start(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
+{
+    StartObject *start = (StartObject *)trap_steal;
+    task->payload = trap_steal;
+    if (start->task == NULL || start->value != NULL || task_done(start->task)) {
+        loop_make_ready(loop, task);
+    }
+    else {
+        task->state = TASK_START;
+        chain_push(&start->task->waiters, &task->link);
+    }
+}
+
+/* Until the group is empty. Steals trap. */
+static void
+park_leave(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
+{
+    GroupObject *group = ((LeaveObject *)trap_steal)->group;
+    task->payload = trap_steal;
+    if (group->count == 0 && group->starting == 0) {
+        loop_make_ready(loop, task);
+    }
+    else {
+        task->state = TASK_LEAVE;
+        group->leaving = task;
     }
 }
 
@@ -63,6 +93,10 @@ park_datetime(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     if (wall_from_deadline(loop->state, trap_steal, &wall) < 0) {
         loop_throw_next(loop, task, PyErr_GetRaisedException());
         Py_DECREF(trap_steal);
+        return;
+    }
+    if (task->flags & TASK_CANCELLING) {  /* by that Python */
+        park_cancelled(loop, task, trap_steal);
         return;
     }
     park_until(loop, task, clock_now(&loop->clock), loop_time_of_wall(loop, wall), trap_steal);
@@ -86,7 +120,8 @@ refuse_yield(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
 {
     const char *hint = "; await one of sleeploop's own awaitables";
     PyTypeObject *type = Py_TYPE(obj_steal);
-    if (type == loop->state->SleepType || type == loop->state->JoinType) {
+    if (type == loop->state->SleepType || type == loop->state->JoinType
+        || type == loop->state->StartType || type == loop->state->LeaveType) {
         hint = "; 'await' it, once and on this loop, instead of yielding it";
     }
     else if (seems_to_have(obj_steal, "_asyncio_future_blocking")) {
@@ -102,9 +137,17 @@ refuse_yield(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
     Py_DECREF(obj_steal);
 }
 
-enum trap_kind { TRAP_OF_SLEEP, TRAP_OF_JOIN, TRAP_OF_NONE, TRAP_OF_DATETIME, TRAP_UNKNOWN };
+enum trap_kind {
+    TRAP_OF_SLEEP,
+    TRAP_OF_JOIN,
+    TRAP_OF_START,
+    TRAP_OF_LEAVE,
+    TRAP_OF_NONE,
+    TRAP_OF_DATETIME,
+    TRAP_UNKNOWN,
+};
 
-/* A Sleep or Join counts only while it waits, and here: anybody may yield one. */
+/* A trap of ours counts only while it waits, and here: anybody may yield one. */
 static inline enum trap_kind
 classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
 {
@@ -114,15 +157,33 @@ classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
     }
     if (Py_TYPE(obj) == state->JoinType) {
         JoinObject *join = (JoinObject *)obj;
-        return join->state == TRAP_WAITING && join->task != NULL && join->task->loop == loop
-                       && join->task != task
+        return join->state == TRAP_WAITING && join->task->loop == loop && join->task != task
                    ? TRAP_OF_JOIN
                    : TRAP_UNKNOWN;
     }
     if (obj == Py_None) {
         return TRAP_OF_NONE;
     }
+    if (Py_TYPE(obj) == state->LeaveType) {
+        LeaveObject *leave = (LeaveObject *)obj;
+        return leave->state == TRAP_WAITING && leave->group->scope->task == task ? TRAP_OF_LEAVE
+                                                                                 : TRAP_UNKNOWN;
+    }
+    if (Py_TYPE(obj) == state->StartType) {
+        StartObject *start = (StartObject *)obj;
+        return start->state == TRAP_WAITING && start->starter == task ? TRAP_OF_START
+                                                                      : TRAP_UNKNOWN;
+    }
     return is_datetime(state, obj) ? TRAP_OF_DATETIME : TRAP_UNKNOWN;
+}
+
+/* Whether a trap of a cancelled task raises CancelledError. Waiting for tasks of its own
+ * goes on: they are cancelled as well, and nothing is to outlive their block. */
+static inline int
+trap_is_cancelled(enum trap_kind kind, PyObject *trap)
+{
+    return kind != TRAP_UNKNOWN && kind != TRAP_OF_LEAVE
+           && (kind != TRAP_OF_START || ((StartObject *)trap)->task == NULL);
 }
 
 /* Puts a running task where what it yielded says. Steals trap. */
@@ -130,7 +191,7 @@ static inline void
 loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
 {
     enum trap_kind kind = classify_yield(loop, task, trap_steal);
-    if ((task->flags & TASK_CANCELLING) && kind != TRAP_UNKNOWN) {
+    if ((task->flags & TASK_CANCELLING) && trap_is_cancelled(kind, trap_steal)) {
         park_cancelled(loop, task, trap_steal);
         return;
     }
@@ -142,6 +203,12 @@ loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     }
     case TRAP_OF_JOIN:
         park_join(loop, task, trap_steal);
+        break;
+    case TRAP_OF_START:
+        park_start(loop, task, trap_steal);
+        break;
+    case TRAP_OF_LEAVE:
+        park_leave(loop, task, trap_steal);
         break;
     case TRAP_OF_NONE:
         loop_make_ready(loop, task);

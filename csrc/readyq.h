@@ -71,18 +71,31 @@ ring_pop(struct link *head)
     return link;
 }
 
-/* Moves all links of `from` behind those of `to`. */
+/* A chain is a ring without a head, for where eight bytes count: *first is its first
+ * link, or NULL. Whoever takes a link out has to know whose it is. */
 static inline void
-ring_splice(struct link *to, struct link *from)
+chain_push(struct link **first, struct link *link)
 {
-    if (ring_empty(from)) {
+    assert(!link_in_ring(link));
+    if (*first == NULL) {
+        *first = link->next = link->prev = link;
         return;
     }
-    from->next->prev = to->prev;
-    to->prev->next = from->next;
-    from->prev->next = to;
-    to->prev = from->prev;
-    ring_init(from);
+    struct link *next = *first;
+    link->prev = next->prev;
+    link->next = next;
+    next->prev->next = link;
+    next->prev = link;
+}
+
+static inline void
+chain_remove(struct link **first, struct link *link)
+{
+    assert(link_in_ring(link));
+    if (*first == link) {
+        *first = link->next != link ? link->next : NULL;
+    }
+    link_remove(link);
 }
 
 #endif /* SLEEPLOOP_READYQ_H */

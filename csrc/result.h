@@ -2,7 +2,7 @@
 #ifndef SLEEPLOOP_RESULT_H
 #define SLEEPLOOP_RESULT_H
 
-#include "task.h"
+#include "finish.h"
 
 /* Raises exc; every other error of the run is logged, as only one can be raised. */
 static void
@@ -26,8 +26,7 @@ loop_raise_errors(PyObject *errors)
 {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(errors); i++) {
         PyObject *exc = PyList_GET_ITEM(errors, i);
-        if (PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)
-            || PyErr_GivenExceptionMatches(exc, PyExc_SystemExit)) {
+        if (error_stands_alone(exc)) {
             loop_raise_one(errors, exc);
             return;
         }

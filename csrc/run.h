@@ -20,6 +20,27 @@ loop_is_over(LoopObject *loop)
     return loop->live_waited == 0;
 }
 
+COLD static void
+loop_deadline_passed(LoopObject *loop, ScopeObject *scope)
+{
+    loop_cancel_scope(loop, scope, SOURCE_DEADLINE);
+}
+
+/* What a timer does. */
+static inline void
+loop_fire(LoopObject *loop, struct timer *timer)
+{
+    loop->wakeups++;
+    if (timer->kind == TIMER_OF_TASK) {
+        TaskObject *task = TASK_OF_TIMER(timer);
+        task->flags |= TASK_TIMED;
+        loop_make_ready(loop, task);
+    }
+    else {
+        loop_deadline_passed(loop, SCOPE_OF_TIMER(timer));
+    }
+}
+
 /* Behind what is ready already, those first that are due first. */
 static inline void
 loop_wake_due(LoopObject *loop)
@@ -30,10 +51,7 @@ loop_wake_due(LoopObject *loop)
     }
     int64_t now = clock_now(&loop->clock);
     while (when <= now) {
-        TaskObject *task = TASK_OF_TIMER(timeq_pop(&loop->timers));
-        task->flags |= TASK_TIMED;
-        loop_make_ready(loop, task);
-        loop->wakeups++;
+        loop_fire(loop, timeq_pop(&loop->timers));
         if (!timeq_next(&loop->timers, &when)) {
             break;
         }
@@ -54,7 +72,7 @@ static inline void
 loop_look_ahead(LoopObject *loop)
 {
     struct timer *timer = timeq_glance(&loop->timers, 0);
-    if (timer == NULL) {
+    if (timer == NULL || timer->kind != TIMER_OF_TASK) {
         return;
     }
     TaskObject *next = TASK_OF_TIMER(timer);
@@ -97,8 +115,12 @@ loop_drive(LoopObject *loop)
                 loop_begin_cancel(loop, PyUnicode_FromString("interrupted by Ctrl-C"));
             }
             else if (loop_is_over(loop)) {
-                loop_begin_cancel(loop, PyUnicode_FromString("the run is over"));
+                loop_begin_cancel(loop, NULL);
             }
+        }
+        if (loop->phase == LOOP_CANCELLING && atomic_load(&loop->watchdog.end_began) == 0
+            && !ring_empty(&loop->live)) {
+            watchdog_watch_end(loop);
         }
         if (loop->ready_len == 0) {
             loop_idle(loop);
@@ -146,6 +168,7 @@ loop_run_to_the_end(LoopObject *loop)
     do {
         loop_drive(loop);
         while (!loop->abandoned) {
+            loop_begin_cancel(loop, NULL);  /* what is made from now on never starts */
             loop->phase = LOOP_FINALIZING;
             if (asyncgen_close_all(loop) < 0) {
                 loop_take_error(loop);
@@ -251,9 +274,14 @@ loop_run(LoopObject *loop)
     if (loop->wall_origin == WALL_AT_START) {
         loop->wall_origin = wall_now();
     }
+    loop->thread_ident = PyThread_get_thread_ident();
+    if (loop->debug) {
+        watchdog_start(loop);
+    }
     loop->real_started = clock_monotonic();
     clock_start(&loop->clock);
     loop_run_to_the_end(loop);
+    watchdog_stop(loop);
     clock_stop(&loop->clock);
     loop->real_total = clock_monotonic() - loop->real_started;
     running_list_remove(loop);

@@ -22,6 +22,7 @@ sleep_function(const SleepObject *self)
         [SLEEP_UNTIL_WALL] = "sleep_until()",
         [SLEEP_FOREVER] = "sleep_forever()",
         [SLEEP_CHECKPOINT] = "checkpoint()",
+        [SLEEP_PARKED] = "_park()",
     };
     return names[self->kind];
 }
@@ -54,10 +55,18 @@ sleep_deadline(const LoopObject *loop, const SleepObject *self)
     case SLEEP_UNTIL_WALL:
         return loop_time_of_wall(loop, self->time);
     case SLEEP_FOREVER:
+    case SLEEP_PARKED:
         return TIME_FOREVER;
     default:
         return self->started;
     }
+}
+
+/* Whether the end of a sleep without a deadline may come from outside, by a signal. */
+static inline int
+sleep_may_be_signalled(ModuleState *state, PyObject *trap)
+{
+    return Py_TYPE(trap) != state->SleepType || ((SleepObject *)trap)->kind != SLEEP_PARKED;
 }
 
 /* On a loop that is not ours: yields a datetime. `started` is then in
@@ -250,6 +259,8 @@ sleep_tp_repr(PyObject *op)
         break;
     case SLEEP_FOREVER:
         return PyUnicode_FromString("<sleep_forever>");
+    case SLEEP_PARKED:
+        return PyUnicode_FromString("<until woken>");
     default:
         return PyUnicode_FromString("<checkpoint>");
     }
@@ -325,19 +336,8 @@ module_py_sleep(PyObject *module, PyObject *delay)
 {
     ModuleState *state = PyModule_GetState(module);
     int64_t ns;
-    int is_number;
-    if (ns_from_number("sleep()", delay, &ns, &is_number) < 0) {
+    if (delay_from_object(state, "sleep()", delay, &ns) < 0) {
         return NULL;
-    }
-    if (!is_number) {
-        if (!is_timedelta(state, delay)) {
-            raise_about(PyExc_TypeError, "%s takes seconds (a number) or a timedelta, not %U%s",
-                        "sleep()", delay, "");
-            return NULL;
-        }
-        if (ns_from_timedelta(delay, &ns) < 0) {
-            return NULL;
-        }
     }
     return sleep_new(state, SLEEP_FOR, ns);
 }
@@ -363,21 +363,15 @@ module_py_sleep_until(PyObject *module, PyObject *when)
 {
     ModuleState *state = PyModule_GetState(module);
     int64_t time;
-    int is_number;
-    if (ns_from_number("sleep_until()", when, &time, &is_number) < 0) {
+    int is_wall;
+    if (moment_from_object(state, "sleep_until()", when, &time, &is_wall) < 0) {
         return NULL;
     }
-    if (is_number) {
+    if (!is_wall) {
         return sleep_new(state, SLEEP_UNTIL, time);
     }
-    if (!is_datetime(state, when)) {
-        raise_about(PyExc_TypeError, "%s takes a loop time in seconds or a datetime, not %U%s",
-                    "sleep_until()", when, "");
-        return NULL;
-    }
     PyObject *offset = PyObject_CallMethod(when, "utcoffset", NULL);
-    if (offset == NULL || wall_from_deadline(state, when, &time) < 0) {
-        Py_XDECREF(offset);
+    if (offset == NULL) {
         return NULL;
     }
     PyObject *sleep = sleep_new(state, SLEEP_UNTIL_WALL, time);

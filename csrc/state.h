@@ -8,6 +8,7 @@
 
 struct ModuleState {
     PyTypeObject *LoopType, *TaskType, *SleepType, *JoinType, *StatsType;
+    PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
     PyObject *CancelledError, *DeadlockError, *LoopClosedError;
     PyObject *str_send, *str_throw, *str_close, *str_aclose;
     /* datetime: its C API where there is one. Before 3.13 a subinterpreter with a
@@ -57,6 +58,33 @@ need_current_loop_borrowed(ModuleState *state, const char *caller)
                      caller);
     }
     return loop;
+}
+
+/* Likewise the task whose step it is in. */
+static TaskObject *
+need_current_task_borrowed(ModuleState *state, const char *caller)
+{
+    LoopObject *loop = need_current_loop_borrowed(state, caller);
+    if (loop != NULL && loop->current == NULL) {
+        PyErr_Format(PyExc_RuntimeError, "%s: the loop is running, but no task is right now",
+                     caller);
+        return NULL;
+    }
+    return loop != NULL ? loop->current : NULL;
+}
+
+/* 0 if the loop does not run, or runs in this thread; else -1 with a RuntimeError. */
+static int
+loop_need_thread(LoopObject *loop, const char *function)
+{
+    if (loop->tstate != NULL && !loop_is_of_thread(loop, PyThreadState_Get())) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "%s: this loop is running in another thread; call it there, from one of the "
+                     "loop's tasks (hand the work over in a queue.SimpleQueue)",
+                     function);
+        return -1;
+    }
+    return 0;
 }
 
 #endif /* SLEEPLOOP_STATE_H */

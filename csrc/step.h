@@ -6,27 +6,89 @@
 #define SLEEPLOOP_STEP_H
 
 #include "park.h"
+#include "watchdog.h"
+
+/* Whether the exception that ended the task is a cancellation that was meant for it: of a
+ * scope that it was made in, or of Task.cancel(). One raised by hand counts as that of the
+ * scope whose cancellation is in force. *cause: that scope, borrowed. */
+static int
+task_was_cancelled(LoopObject *loop, TaskObject *task, PyObject *exc, ScopeObject **cause)
+{
+    if (!is_cancelled_error(loop->state, exc)) {
+        return 0;
+    }
+    *cause = cancelled_error_scope(exc);
+    if (*cause == NULL) {
+        *cause = task->scope != NULL ? task->scope->cause : NULL;
+        return *cause != NULL;
+    }
+    return ((*cause)->flags & SCOPE_CANCELLED) && task_is_inside(task, *cause);
+}
+
+/* A task that ends inside of a scope has let a block be torn in two: an async generator
+ * that yields in the middle of one, or __enter__() called by hand. Sets a RuntimeError
+ * that says so, on top of `exc` if there was one. */
+static void
+raise_scope_left_open(TaskObject *task, PyObject *exc)
+{
+    ScopeObject *scope = task_open_scope(task);
+    PyObject *name = task_name(task);
+    if (name != NULL) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "task %R ended inside of a %s that it had entered: a `with` block must be "
+                     "left by the task that entered it, and an async generator must not be "
+                     "abandoned at a `yield` inside of one",
+                     name, scope_kind(scope));
+        Py_DECREF(name);
+    }
+    if (exc != NULL) {
+        PyObject *error = PyErr_GetRaisedException();
+        PyException_SetCause(error, Py_NewRef(exc));
+        PyException_SetContext(error, Py_NewRef(exc));
+        PyErr_SetRaisedException(error);
+    }
+}
 
 /* The end of a step that raised; the exception is set. */
 static void
 loop_step_raised(LoopObject *loop, TaskObject *task)
 {
     PyObject *exc = PyErr_GetRaisedException();
+    ScopeObject *cause = NULL;
     if (exc == NULL) {  /* a broken extension's send() */
         PyErr_SetString(PyExc_SystemError, "a coroutine failed without setting an exception");
         exc = PyErr_GetRaisedException();
     }
+    if (task_open_scope(task) != NULL
+        && (PyErr_GivenExceptionMatches(exc, PyExc_Exception)
+            || is_cancelled_error(loop->state, exc))) {
+        raise_scope_left_open(task, exc);
+        Py_SETREF(exc, PyErr_GetRaisedException());
+    }
     if (loop->interrupted && PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
         loop->abandoned = 1;  /* Ctrl-C for the second time, while this task ran */
     }
-    else if (!(task->flags & TASK_CANCELLING)
-             || !PyErr_GivenExceptionMatches(exc, loop->state->CancelledError)) {
+    else if (!task_was_cancelled(loop, task, exc, &cause)) {
         loop_finish(loop, task, TASK_FAILED, exc);
         return;
     }
+    Py_XINCREF(cause);
     /* Its traceback would keep the coroutine's locals alive. */
     Py_DECREF(exc);
-    loop_finish(loop, task, TASK_CANCELLED, NULL);
+    loop_finish(loop, task, TASK_CANCELLED, (PyObject *)cause);
+}
+
+/* The end of a step that returned. Steals result. */
+static inline void
+loop_step_returned(LoopObject *loop, TaskObject *task, PyObject *result_steal)
+{
+    if (task_open_scope(task) != NULL) {
+        Py_DECREF(result_steal);
+        raise_scope_left_open(task, NULL);
+        loop_finish(loop, task, TASK_FAILED, PyErr_GetRaisedException());
+        return;
+    }
+    loop_finish(loop, task, TASK_RETURNED, result_steal);
 }
 
 /* A task that was cancelled before its first step: its coroutine never runs. One
@@ -41,17 +103,9 @@ loop_close_unstarted(LoopObject *loop, TaskObject *task)
         loop_step_raised(loop, task);
     }
     else {
-        loop_finish(loop, task, TASK_CANCELLED, NULL);
+        ScopeObject *cause = task_cancel_cause(task);
+        loop_finish(loop, task, TASK_CANCELLED, Py_XNewRef(cause));
     }
-}
-
-static PyObject *
-cancelled_error(LoopObject *loop)
-{
-    PyObject *exc = loop->cancel_reason != NULL
-                        ? PyObject_CallOneArg(loop->state->CancelledError, loop->cancel_reason)
-                        : PyObject_CallNoArgs(loop->state->CancelledError);
-    return exc != NULL ? exc : PyErr_GetRaisedException();
 }
 
 enum resume { RESUME_SEND, RESUME_THROW, RESUME_NOT_YET };
@@ -72,7 +126,7 @@ resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, int timed, 
     }
     if (loop->wall_is_system && now < wall) {
         if (task->flags & TASK_CANCELLING) {  /* since it was woken */
-            *input = cancelled_error(loop);
+            *input = cancelled_error_new(state, task_cancel_cause(task));
             return RESUME_THROW;
         }
         park_until(loop, task, clock_now(&loop->clock), loop_time_of_wall(loop, wall), trap);
@@ -89,6 +143,17 @@ resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, int timed, 
     return RESUME_SEND;
 }
 
+/* Whether the trap was to let its task go at a datetime: ours do not, but for one. */
+static inline int
+trap_is_of_wall(ModuleState *state, PyObject *trap)
+{
+    PyTypeObject *type = Py_TYPE(trap);
+    if (type == state->SleepType) {
+        return ((SleepObject *)trap)->kind == SLEEP_UNTIL_WALL;
+    }
+    return type != state->JoinType && type != state->LeaveType && type != state->StartType;
+}
+
 /* Beware: runs arbitrary Python, which may call back into the loop. The task is
  * detached while it does: in no ring, not in the heap, its payload taken out. */
 static void
@@ -102,7 +167,7 @@ loop_run_task(LoopObject *loop, TaskObject *task)
     task->payload = NULL;
     task->state = TASK_RUNNING;
     task->flags =
-        (uint8_t)((flags | TASK_STARTED) & ~(TASK_THROW | TASK_THROW_CANCEL | TASK_TIMED));
+        (uint16_t)((flags | TASK_STARTED) & ~(TASK_THROW | TASK_THROW_CANCEL | TASK_TIMED));
     loop->current = task;
 
     if (flags & TASK_THROW) {
@@ -110,7 +175,7 @@ loop_run_task(LoopObject *loop, TaskObject *task)
         trap = NULL;
     }
     else if (flags & TASK_THROW_CANCEL) {
-        exc = cancelled_error(loop);
+        exc = cancelled_error_new(state, task_cancel_cause(task));
     }
     else if (!(flags & TASK_STARTED)) {
         if (flags & TASK_CANCELLING) {
@@ -122,9 +187,7 @@ loop_run_task(LoopObject *loop, TaskObject *task)
             goto done;
         }
     }
-    else if (trap != NULL && Py_TYPE(trap) != state->JoinType
-             && (Py_TYPE(trap) != state->SleepType
-                 || ((SleepObject *)trap)->kind == SLEEP_UNTIL_WALL)) {
+    else if (trap != NULL && trap_is_of_wall(state, trap)) {
         switch (resume_from_wall(loop, task, trap, flags & TASK_TIMED, &input)) {
         case RESUME_NOT_YET:
             trap = NULL;
@@ -141,12 +204,15 @@ loop_run_task(LoopObject *loop, TaskObject *task)
     Py_CLEAR(trap);
 
     loop->steps++;
-    switch (task_step(state, task, value, exc, &out)) {
+    watchdog_step_begins(loop);
+    enum step_verdict verdict = task_step(state, task, value, exc, &out);
+    watchdog_step_ends(loop);
+    switch (verdict) {
     case STEP_YIELDED:
         loop_park(loop, task, out);
         break;
     case STEP_RETURNED:
-        loop_finish(loop, task, TASK_RETURNED, out);
+        loop_step_returned(loop, task, out);
         break;
     case STEP_RAISED:
         loop_step_raised(loop, task);

@@ -1,4 +1,4 @@
-/* tasks.h: a loop's tasks change state here: made, woken, cancelled, finished.
+/* tasks.h: a loop's tasks change state here: made, made ready, taken from where they wait.
  *
  * Each function leaves the rings, the heap and the counters consistent before it
  * drops a reference, as that may run arbitrary Python.
@@ -32,10 +32,16 @@ loop_unpark(LoopObject *loop, TaskObject *task)
         timeq_cancel(&loop->timers, &task->timer);
         break;
     case TASK_JOIN:
-        link_remove(&task->link);
+        chain_remove(&((JoinObject *)task->payload)->task->waiters, &task->link);
+        break;
+    case TASK_START:
+        chain_remove(&((StartObject *)task->payload)->task->waiters, &task->link);
+        break;
+    case TASK_LEAVE:
+        ((LeaveObject *)task->payload)->group->leaving = NULL;
         break;
     case TASK_FOREVER:
-        loop->live_forever--;
+        loop->live_forever -= (size_t)sleep_may_be_signalled(loop->state, task->payload);
         break;
     default:
         break;
@@ -59,50 +65,41 @@ loop_throw_next(LoopObject *loop, TaskObject *task, PyObject *exc_steal)
     loop_make_ready(loop, task);
 }
 
-/* From now on every await in it raises CancelledError. A result that is on its
- * way still arrives first. */
-static void
-loop_cancel_task(LoopObject *loop, TaskObject *task)
+/* For Task.created_at, in a debug run. What cannot be noted is left out. Beware: runs
+ * Python. */
+COLD static void
+loop_note_creation(LoopObject *loop, TaskObject *task)
 {
-    if (task->flags & (TASK_CANCELLING | TASK_FINALIZER)) {
-        return;
+    PyObject *module = PyImport_ImportModule("sleeploop._stacks");
+    PyObject *stack = module != NULL ? PyObject_CallMethod(module, "of_caller", NULL) : NULL;
+    PyObject *number = stack != NULL ? PyLong_FromUnsignedLong(task->number) : NULL;
+    if (number != NULL && loop->created == NULL) {
+        loop->created = PyDict_New();
     }
-    task->flags |= TASK_CANCELLING;
-    if (task_parked(task)) {
-        task->flags |= TASK_THROW_CANCEL;
-        loop_wake(loop, task);
+    if (number != NULL && loop->created != NULL) {
+        (void)PyDict_SetItem(loop->created, number, stack);
     }
+    Py_XDECREF(number);
+    Py_XDECREF(stack);
+    Py_XDECREF(module);
+    PyErr_Clear();
 }
 
-/* Starts the end: cancels all. The first reason is the one that is told; reason
- * is stolen, and NULL when making it failed. */
-static void
-loop_begin_cancel(LoopObject *loop, PyObject *reason_steal)
-{
-    if (reason_steal == NULL) {
-        PyErr_Clear();
-    }
-    if (loop->phase != LOOP_RUNNING) {
-        Py_XDECREF(reason_steal);
-        return;
-    }
-    loop->phase = LOOP_CANCELLING;
-    loop->cancel_reason = reason_steal;
-    for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
-        loop_cancel_task(loop, TASK_OF_REGISTERED(l));
-    }
-}
-
-/* A new task, registered and ready. Borrows everything; a new reference. */
+/* A new task, registered and ready, made in the scope `base` (NULL: in none, so that
+ * nothing cancels it). Borrows everything; a new reference. */
 static TaskObject *
-loop_spawn(LoopObject *loop, PyObject *coro, PyObject *name, int flags)
+loop_spawn(LoopObject *loop, PyObject *coro, PyObject *name, PyObject *context, ScopeObject *base,
+           int flags)
 {
-    if (loop->phase > LOOP_RUNNING) {
-        flags |= flags & TASK_FINALIZER ? 0 : TASK_CANCELLING;
-    }
-    TaskObject *task = task_new(loop->state, loop, coro, name, flags);
+    TaskObject *task = task_new(loop->state, loop, coro, name, context, flags);
     if (task == NULL) {
         return NULL;
+    }
+    (void)task_set_base(task, base);
+    task_update_cancelling(task);
+    if (base != NULL) {
+        const TaskObject *parent = base->task != NULL ? base->task : loop->current;
+        task->parent = parent != NULL ? parent->number : 0;
     }
     ring_push(&loop->live, &task->registered);
     Py_INCREF(task);  /* the register's */
@@ -110,6 +107,9 @@ loop_spawn(LoopObject *loop, PyObject *coro, PyObject *name, int flags)
         loop->live_waited++;
     }
     loop_make_ready(loop, task);
+    if (loop->debug && !(flags & TASK_HIDDEN)) {
+        loop_note_creation(loop, task);
+    }
     return task;
 }
 
@@ -121,49 +121,6 @@ loop_unregister(LoopObject *loop, TaskObject *task)
     if (task_is_waited_for(task)) {
         loop->live_waited--;
     }
-}
-
-/* Even from a task that somebody might await: KeyboardInterrupt, SystemExit and their like. */
-static int
-error_ends_run(LoopObject *loop, PyObject *exc)
-{
-    return !PyErr_GivenExceptionMatches(exc, PyExc_Exception)
-           && !PyErr_GivenExceptionMatches(exc, loop->state->CancelledError);
-}
-
-/* The end of a task that is in no ring: its outcome reaches those who wait. Steals
- * payload. Beware: may run arbitrary Python, and the task may be gone afterwards. */
-static void
-loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject *payload_steal)
-{
-    PyObject *old = task->payload;
-    loop->current = NULL;  /* nobody may ask for a task that is about to die */
-    task->state = (uint8_t)state;
-    task->payload = payload_steal;
-    loop_unregister(loop, task);
-    for (struct link *l = task->waiters.next; l != &task->waiters; l = task->waiters.next) {
-        loop_wake(loop, TASK_OF_LINK(l));
-    }
-    if (state == TASK_FAILED) {
-        if (task->flags & TASK_ROOT || error_ends_run(loop, payload_steal)) {
-            PyObject *text = describe(payload_steal);
-            PyObject *name = text != NULL ? task_name(task) : NULL;
-            loop_record_error(loop, payload_steal);
-            loop_begin_cancel(loop, name != NULL
-                                        ? PyUnicode_FromFormat("task %R failed with %U", name, text)
-                                        : NULL);
-            Py_XDECREF(name);
-            Py_XDECREF(text);
-        }
-        else {
-            ring_push(&loop->unseen, &task->registered);
-        }
-    }
-    if (loop->current == task) {
-        loop->current = NULL;  /* what dies with the task must not find it */
-    }
-    Py_XDECREF(old);
-    Py_DECREF(task);
 }
 
 /* Gives the coroutines back unstarted, as if they had never been accepted. */
@@ -178,41 +135,10 @@ loop_discard_tasks(LoopObject *loop)
             link_remove(&task->link);
         }
         task->state = TASK_CANCELLED;
+        scopes_drop(task_take_scopes(task));
         Py_DECREF(task);
     }
     loop->ready_len = loop->live_waited = 0;
-}
-
-/* ---- errors of the loop itself --------------------------------------------------------------- */
-
-/* Takes the exception that is set: of a signal handler, or of the loop's own
- * doing. It ends the run; on top of an end that is under way because of Ctrl-C, a
- * KeyboardInterrupt stops it right away. */
-static void
-loop_take_error(LoopObject *loop)
-{
-    PyObject *exc = PyErr_GetRaisedException();
-    if (loop->interrupted && PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
-        loop->abandoned = 1;
-    }
-    else {
-        PyObject *text = describe(exc);
-        loop_record_error(loop, exc);
-        loop_begin_cancel(loop, text != NULL ? PyUnicode_FromFormat("the run failed with %U", text)
-                                             : NULL);
-        Py_XDECREF(text);
-    }
-    Py_DECREF(exc);
-}
-
-/* Likewise, when it would come again and again. */
-static void
-loop_take_fatal_error(LoopObject *loop)
-{
-    if (loop->phase != LOOP_RUNNING) {
-        loop->abandoned = 1;
-    }
-    loop_take_error(loop);
 }
 
 #endif /* SLEEPLOOP_TASKS_H */

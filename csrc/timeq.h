@@ -22,10 +22,11 @@
 
 #include <stdlib.h>
 
-#define TIMER_IDLE UINT32_MAX
+#define TIMER_IDLE ((UINT32_C(1) << 31) - 1)
 
 struct timer {
-    uint32_t slot;  /* TIMER_IDLE unless it is armed */
+    uint32_t slot : 31;  /* TIMER_IDLE unless it is armed */
+    uint32_t kind : 1;   /* which kind of owner it is embedded in; the owners' business */
 };
 
 struct timeq_entry {
@@ -52,9 +53,9 @@ struct timeq {
 #define TIMEQ_MIN_CAP 64
 
 static inline void
-timer_init(struct timer *timer)
+timer_init(struct timer *timer, unsigned kind)
 {
-    timer->slot = TIMER_IDLE;
+    *timer = (struct timer){.slot = TIMER_IDLE, .kind = kind & 1};
 }
 
 static inline int
@@ -120,7 +121,7 @@ timeq_sift_down(struct timeq *q, size_t pos, struct timeq_entry entry)
 static int
 timeq_grow(struct timeq *q, size_t cap)
 {
-    if (cap >= TIMER_IDLE) {  /* a slot number has 32 bits */
+    if (cap >= TIMER_IDLE) {  /* a slot number has 31 bits */
         return -1;
     }
     struct timeq_entry *heap = PyMem_Realloc(q->heap, cap * sizeof *heap);
@@ -160,7 +161,7 @@ timeq_shrink(struct timeq *q, size_t cap)
         slots[i] = q->slots[heap[i].slot];
         heap[i].slot = (uint32_t)i;
         if (slots[i].timer != NULL) {
-            slots[i].timer->slot = (uint32_t)i;
+            slots[i].timer->slot = (uint32_t)i & TIMER_IDLE;
         }
     }
     for (size_t i = q->len; i < cap; i++) {
@@ -236,7 +237,7 @@ timeq_push(struct timeq *q, struct timer *timer, int64_t when)
     uint32_t slot = (uint32_t)q->first_free;
     q->first_free = q->slots[slot].next_free;
     q->slots[slot].timer = timer;
-    timer->slot = slot;
+    timer->slot = slot & TIMER_IDLE;
     q->len++;
     timeq_sift_up(q, q->len - 1,
                   (struct timeq_entry){.when = when, .seq = q->next_seq++, .slot = slot});

@@ -3,23 +3,33 @@
 #define SLEEPLOOP_WAIT_H
 
 #include "sigint.h"
-#include "tasks.h"
+#include "finish.h"
 
 /* Every task waits, and nothing can ever wake one. */
 static void
 loop_report_deadlock(LoopObject *loop)
 {
-    PyObject *report = wait_report(loop);
+    PyObject *module = PyImport_ImportModule("sleeploop._tree");
+    PyObject *report =
+        module != NULL ? PyObject_CallMethod(module, "report", "O", (PyObject *)loop) : NULL;
+    Py_XDECREF(module);
     PyObject *message =
         report != NULL
             ? PyUnicode_FromFormat(
-                  "every task waits for something that cannot happen any more:\n  %U", report)
+                  "every task waits for something that cannot happen any more:\n%S", report)
             : NULL;
     if (message != NULL) {  /* else: MemoryError, which PyErr_Format would replace in 3.11 */
         PyErr_SetObject(loop->state->DeadlockError, message);
     }
     Py_XDECREF(message);
     Py_XDECREF(report);
+    if (message != NULL && loop->phase == LOOP_RUNNING) {
+        PyObject *exc = PyErr_GetRaisedException();
+        loop_record_error(loop, exc);
+        Py_DECREF(exc);
+        loop_begin_cancel(loop, PyUnicode_FromString("every task waits: a deadlock"));
+        return;
+    }
     loop_take_fatal_error(loop);
 }
 

@@ -7,7 +7,7 @@
 #ifndef SLEEPLOOP_WALLTIME_H
 #define SLEEPLOOP_WALLTIME_H
 
-#include "state.h"
+#include "args.h"
 
 #define US_PER_SEC INT64_C(1000000)
 #define SEC_PER_DAY INT64_C(86400)
@@ -255,6 +255,49 @@ loop_time_of_wall(const LoopObject *loop, int64_t wall)
         return TIME_FOREVER;
     }
     return time_add(base, (wall - from) * NS_PER_US);
+}
+
+/* ---- times as people give them --------------------------------------------------------------- */
+
+/* A delay: a number of seconds or a timedelta. 0, or -1 with TypeError or ValueError. */
+static int
+delay_from_object(ModuleState *state, const char *function, PyObject *obj, int64_t *ns)
+{
+    int is_number;
+    if (ns_from_number(function, obj, ns, &is_number) < 0) {
+        return -1;
+    }
+    if (is_number) {
+        return 0;
+    }
+    if (!is_timedelta(state, obj)) {
+        raise_about(PyExc_TypeError, "%s takes seconds (a number) or a timedelta, not %U%s",
+                    function, obj, "");
+        return -1;
+    }
+    return ns_from_timedelta(obj, ns);
+}
+
+/* A moment: loop time in seconds, *is_wall = 0 and *time in nanoseconds; or a datetime,
+ * *is_wall = 1 and *time in microseconds since 1970. 0, or -1 with an exception set. */
+static int
+moment_from_object(ModuleState *state, const char *function, PyObject *obj, int64_t *time,
+                   int *is_wall)
+{
+    int is_number;
+    if (ns_from_number(function, obj, time, &is_number) < 0) {
+        return -1;
+    }
+    *is_wall = !is_number;
+    if (is_number) {
+        return 0;
+    }
+    if (!is_datetime(state, obj)) {
+        raise_about(PyExc_TypeError, "%s takes a loop time in seconds or a datetime, not %U%s",
+                    function, obj, "");
+        return -1;
+    }
+    return wall_from_deadline(state, obj, time);
 }
 
 #endif /* SLEEPLOOP_WALLTIME_H */

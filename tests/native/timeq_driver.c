@@ -83,7 +83,7 @@ driver_push(struct timeq *q, int64_t when, int64_t id)
     struct owner *owner = PyMem_Calloc(1, sizeof *owner);
     assert(owner != NULL);
     owner->id = owner->id_again = id;
-    timer_init(&owner->timer);
+    timer_init(&owner->timer, 0);
     if (timeq_push(q, &owner->timer, when) < 0) {
         owner_free(owner);
         return NULL;

@@ -1,0 +1,307 @@
+/* cancelled.h: CancelledError, which knows whose cancellation it is.
+ *
+ * It holds the cancelled scope and nothing else: its message, and who did it where,
+ * are put into words when somebody asks.
+ */
+#ifndef SLEEPLOOP_CANCELLED_H
+#define SLEEPLOOP_CANCELLED_H
+
+#include "scope.h"
+
+static int
+is_cancelled_error(ModuleState *state, PyObject *exc)
+{
+    return PyObject_TypeCheck(exc, (PyTypeObject *)state->CancelledError);
+}
+
+/* The scope whose cancellation the exception is, borrowed; NULL: of no scope's. */
+static inline ScopeObject *
+cancelled_error_scope(PyObject *exc)
+{
+    return ((CancelledErrorObject *)exc)->scope;
+}
+
+/* New exception of a scope that has been cancelled (borrowed, or NULL). It is returned
+ * whether it could be made or not: then it is a MemoryError. */
+static PyObject *
+cancelled_error_new(ModuleState *state, ScopeObject *scope)
+{
+    Py_XINCREF(scope);  /* now: to make an object may collect others (3.11) */
+    PyObject *exc = PyObject_CallNoArgs(state->CancelledError);
+    if (exc == NULL) {
+        Py_XDECREF(scope);
+        return PyErr_GetRaisedException();
+    }
+    ((CancelledErrorObject *)exc)->scope = scope;
+    return exc;
+}
+
+/* Likewise, raised in somebody who asks for the result of a task that was cancelled. */
+static void
+raise_task_cancelled(ModuleState *state, PyObject *name, ScopeObject *scope)
+{
+    PyObject *message = PyUnicode_FromFormat("task %R was cancelled", name);
+    PyObject *exc = message != NULL ? PyObject_CallOneArg(state->CancelledError, message) : NULL;
+    Py_XDECREF(message);
+    if (exc != NULL) {
+        ((CancelledErrorObject *)exc)->scope = (ScopeObject *)Py_XNewRef(scope);
+        PyErr_SetObject(state->CancelledError, exc);
+        Py_DECREF(exc);
+    }
+}
+
+/* ---- what has happened, in words --------------------------------------------------------------- */
+
+/* New str: the name of the task that cancelled the scope; or None. */
+static PyObject *
+scope_culprit(const ScopeObject *scope)
+{
+    if (scope->by_name != NULL) {
+        return Py_NewRef(scope->by_name);
+    }
+    if (scope->by_number == 0) {
+        return Py_NewRef(Py_None);
+    }
+    return PyUnicode_FromFormat("Task-%lu", (unsigned long)scope->by_number);
+}
+
+/* New str: "file:line in function", where cancel() was called; or None. */
+static PyObject *
+scope_place(const ScopeObject *scope)
+{
+    if (scope->code == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    PyObject *text = NULL;
+    PyObject *file = PyObject_GetAttrString(scope->code, "co_filename");
+    PyObject *function =
+        file != NULL ? PyObject_GetAttrString(scope->code, "co_qualname") : NULL;
+    if (function != NULL) {
+        text = PyUnicode_FromFormat("%U:%d in %U", file, scope->line, function);
+    }
+    Py_XDECREF(file);
+    Py_XDECREF(function);
+    return text;
+}
+
+/* What the message of an error calls it. */
+static const char *
+scope_kind(const ScopeObject *scope)
+{
+    return scope->group != NULL             ? "TaskGroup"
+           : scope->flags & SCOPE_TIMEOUT ? "timeout"
+                                            : "CancelScope";
+}
+
+/* New str: "cancelled by task 'main' at file:line in function: reason". */
+static PyObject *
+scope_describe_cancel(const ScopeObject *scope)
+{
+    PyObject *by = scope_culprit(scope);
+    PyObject *at = by != NULL ? scope_place(scope) : NULL;
+    PyObject *text = at != NULL ? PyUnicode_FromString("cancelled") : NULL;
+    if (text != NULL && by != Py_None) {
+        Py_SETREF(text, PyUnicode_FromFormat("%U by task %R", text, by));
+    }
+    if (text != NULL && at != Py_None) {
+        Py_SETREF(text, PyUnicode_FromFormat("%U at %U", text, at));
+    }
+    if (text != NULL && scope->reason != NULL) {
+        PyObject *why =
+            PyUnicode_Check(scope->reason) ? Py_NewRef(scope->reason) : describe(scope->reason);
+        Py_SETREF(text, why != NULL ? PyUnicode_FromFormat("%U: %U", text, why) : NULL);
+        Py_XDECREF(why);
+    }
+    Py_XDECREF(at);
+    Py_XDECREF(by);
+    return text;
+}
+
+/* New str: the deadline that has passed. */
+static PyObject *
+scope_describe_deadline(const ScopeObject *scope)
+{
+    PyObject *seconds = seconds_object(scope->passed);
+    PyObject *text = seconds != NULL
+                         ? PyUnicode_FromFormat("the deadline at %S s has passed", seconds)
+                         : NULL;
+    Py_XDECREF(seconds);
+    return text;
+}
+
+/* New str: why a scope has been cancelled. */
+static PyObject *
+scope_describe_cause(const ScopeObject *scope)
+{
+    if (scope->source == SOURCE_EXPLICIT) {
+        return scope_describe_cancel(scope);
+    }
+    if (scope->source == SOURCE_DEADLINE) {
+        return scope_describe_deadline(scope);
+    }
+    if (scope->reason != NULL) {
+        return Py_NewRef(scope->reason);
+    }
+    return PyUnicode_FromString(scope->source == SOURCE_FAILURE ? "another task failed"
+                                                                : "the run is over");
+}
+
+/* ---- its text -------------------------------------------------------------------------------- */
+
+static PyObject *
+cancelled_error_tp_str(PyObject *op)
+{
+    CancelledErrorObject *self = (CancelledErrorObject *)op;
+    PyObject *text = ((PyTypeObject *)PyExc_BaseException)->tp_str(op);
+    if (text == NULL || self->scope == NULL) {
+        return text;
+    }
+    PyObject *cause = scope_describe_cause(self->scope);
+    if (cause == NULL) {
+        Py_DECREF(text);
+        return NULL;
+    }
+    if (PyUnicode_GET_LENGTH(text) == 0) {
+        Py_DECREF(text);
+        return cause;
+    }
+    Py_SETREF(text, PyUnicode_FromFormat("%U: %U", text, cause));
+    Py_DECREF(cause);
+    return text;
+}
+
+static PyObject *
+cancelled_error_tp_repr(PyObject *op)
+{
+    if (((CancelledErrorObject *)op)->scope == NULL) {
+        return ((PyTypeObject *)PyExc_BaseException)->tp_repr(op);
+    }
+    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(op), "__name__");
+    PyObject *text = name != NULL ? cancelled_error_tp_str(op) : NULL;
+    PyObject *repr = text != NULL ? PyUnicode_FromFormat("%S(%R)", name, text) : NULL;
+    Py_XDECREF(name);
+    Py_XDECREF(text);
+    return repr;
+}
+
+/* ---- attributes ------------------------------------------------------------------------------ */
+
+static PyObject *
+cancelled_error_get_reason(PyObject *op, void *Py_UNUSED(closure))
+{
+    ScopeObject *scope = cancelled_error_scope(op);
+    if (scope != NULL && scope->reason == NULL && scope->source == SOURCE_SHUTDOWN) {
+        return scope_describe_cause(scope);
+    }
+    return Py_NewRef(scope != NULL && scope->reason != NULL ? scope->reason : Py_None);
+}
+
+static PyObject *
+cancelled_error_get_source(PyObject *op, void *Py_UNUSED(closure))
+{
+    static const char *const names[] = {
+        [SOURCE_EXPLICIT] = "explicit",
+        [SOURCE_DEADLINE] = "deadline",
+        [SOURCE_FAILURE] = "failure",
+        [SOURCE_SHUTDOWN] = "shutdown",
+    };
+    ScopeObject *scope = cancelled_error_scope(op);
+    return PyUnicode_FromString(scope != NULL ? names[scope->source] : "unknown");
+}
+
+static PyObject *
+cancelled_error_get_source_task(PyObject *op, void *Py_UNUSED(closure))
+{
+    ScopeObject *scope = cancelled_error_scope(op);
+    return scope != NULL ? scope_culprit(scope) : Py_NewRef(Py_None);
+}
+
+static PyObject *
+cancelled_error_get_where(PyObject *op, void *Py_UNUSED(closure))
+{
+    ScopeObject *scope = cancelled_error_scope(op);
+    return scope != NULL ? scope_place(scope) : Py_NewRef(Py_None);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static int
+cancelled_error_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((CancelledErrorObject *)op)->scope);
+    return ((PyTypeObject *)PyExc_BaseException)->tp_traverse(op, visit, arg);
+}
+
+static int
+cancelled_error_tp_clear(PyObject *op)
+{
+    Py_CLEAR(((CancelledErrorObject *)op)->scope);
+    return ((PyTypeObject *)PyExc_BaseException)->tp_clear(op);
+}
+
+static void
+cancelled_error_tp_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, cancelled_error_tp_dealloc)
+    (void)cancelled_error_tp_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+    Py_TRASHCAN_END
+}
+
+PyDoc_STRVAR(cancelled_error_doc,
+"Raised at the await of a task that has been cancelled: at every one, until the\n"
+"scope that was cancelled has been left. That scope catches it; let it through.\n"
+"\n"
+"A BaseException, so that `except Exception` does not swallow it. Its message tells\n"
+"who cancelled, where and why; so do `source`, `source_task`, `where` and `reason`.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def main():\n"
+"...     with sleeploop.CancelScope() as scope:\n"
+"...         scope.cancel('enough')\n"
+"...         try:\n"
+"...             await sleeploop.sleep(1)\n"
+"...         except sleeploop.CancelledError as error:\n"
+"...             print(error.source, error.source_task, error.reason)\n"
+"...             raise\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"explicit Task-1 enough\n");
+
+static PyGetSetDef cancelled_error_getset[] = {
+    {"reason", cancelled_error_get_reason, NULL,
+     PyDoc_STR("What cancel() was given, or a str that says what happened; None: nothing."), NULL},
+    {"source", cancelled_error_get_source, NULL,
+     PyDoc_STR("'explicit': cancel() was called; 'deadline': it passed; 'failure': another task\n"
+               "of the group failed; 'shutdown': the run ends; 'unknown': raised by hand."),
+     NULL},
+    {"source_task", cancelled_error_get_source_task, NULL,
+     PyDoc_STR("The name of the task that called cancel() or failed; None: it was no task."), NULL},
+    {"where", cancelled_error_get_where, NULL,
+     PyDoc_STR("Where cancel() was called: 'file:line in function', or None."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot cancelled_error_slots[] = {
+    {Py_tp_doc, (void *)cancelled_error_doc},
+    {Py_tp_dealloc, cancelled_error_tp_dealloc},
+    {Py_tp_traverse, cancelled_error_tp_traverse},
+    {Py_tp_clear, cancelled_error_tp_clear},
+    {Py_tp_str, cancelled_error_tp_str},
+    {Py_tp_repr, cancelled_error_tp_repr},
+    {Py_tp_getset, cancelled_error_getset},
+    {0, NULL},
+};
+
+static PyType_Spec cancelled_error_spec = {
+    .name = "sleeploop.CancelledError",
+    .basicsize = sizeof(CancelledErrorObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = cancelled_error_slots,
+};
+
+#endif /* SLEEPLOOP_CANCELLED_H */

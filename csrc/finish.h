@@ -1,0 +1,243 @@
+/* finish.h: how a task ends: its outcome reaches those who wait for it, its group or the run.
+ * Also where errors of the loop itself go.
+ */
+#ifndef SLEEPLOOP_FINISH_H
+#define SLEEPLOOP_FINISH_H
+
+#include "cancel.h"
+
+/* Even from a task that somebody might await: KeyboardInterrupt, SystemExit and their like. */
+static int
+error_ends_run(LoopObject *loop, PyObject *exc)
+{
+    return !PyErr_GivenExceptionMatches(exc, PyExc_Exception)
+           && !PyErr_GivenExceptionMatches(exc, loop->state->CancelledError);
+}
+
+/* Those that are raised as they are, by a run as by a group. */
+static int
+error_stands_alone(PyObject *exc)
+{
+    return PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)
+           || PyErr_GivenExceptionMatches(exc, PyExc_SystemExit);
+}
+
+/* New str: "task 'name' failed with Error()"; NULL without an exception set if it
+ * cannot be made. Beware: runs the exception's repr(). */
+static PyObject *
+describe_failure(TaskObject *task, PyObject *exc)
+{
+    PyObject *text = describe(exc);
+    PyObject *name = text != NULL ? task_name(task) : NULL;
+    PyObject *what =
+        name != NULL ? PyUnicode_FromFormat("task %R failed with %U", name, text) : NULL;
+    Py_XDECREF(name);
+    Py_XDECREF(text);
+    PyErr_Clear();
+    return what;
+}
+
+/* Keeps an error for the group to raise; the same exception counts once. The first one
+ * takes no memory: a group in which something failed must not seem to have gone well. */
+static void
+group_keep_error(LoopObject *loop, GroupObject *group, PyObject *exc)
+{
+    if (group->errors == NULL) {
+        group->errors = Py_NewRef(exc);
+        return;
+    }
+    if (group->errors == exc) {
+        return;
+    }
+    if (!PyList_CheckExact(group->errors)) {
+        PyObject *list = PyList_New(1);
+        if (list != NULL && !PyList_CheckExact(group->errors)) {  /* still: that may collect (3.11) */
+            PyList_SET_ITEM(list, 0, group->errors);
+            group->errors = Py_NewRef(list);
+        }
+        Py_XDECREF(list);
+    }
+    int is_list = PyList_CheckExact(group->errors);
+    for (Py_ssize_t i = 0; is_list && i < PyList_GET_SIZE(group->errors); i++) {
+        if (PyList_GET_ITEM(group->errors, i) == exc) {
+            return;
+        }
+    }
+    if (!is_list || PyList_Append(group->errors, exc) < 0) {
+        PyErr_Clear();
+        loop_record_error(loop, exc);  /* no memory: it must not get lost */
+    }
+}
+
+/* Leaves what a group has kept to the run. */
+static void
+record_group_errors(LoopObject *loop, PyObject *errors)
+{
+    if (!PyList_CheckExact(errors)) {
+        loop_record_error(loop, errors);
+        return;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(errors); i++) {
+        loop_record_error(loop, PyList_GET_ITEM(errors, i));
+    }
+}
+
+/* A group whose block is torn off will not raise what it has kept. Beware: may run Python. */
+COLD static void
+group_hand_errors_on(LoopObject *loop, GroupObject *group)
+{
+    PyObject *errors = group->errors;
+    if (errors != NULL) {
+        group->errors = NULL;
+        record_group_errors(loop, errors);
+        Py_DECREF(errors);
+    }
+}
+
+/* A task of the group has failed: the others are cancelled. */
+static void
+group_take_failure(LoopObject *loop, GroupObject *group, TaskObject *task, PyObject *exc)
+{
+    ScopeObject *scope = group->scope;
+    group_keep_error(loop, group, exc);
+    if (scope->flags & SCOPE_CANCELLED) {
+        return;
+    }
+    PyObject *what = describe_failure(task, exc);
+    if (scope->flags & SCOPE_CANCELLED) {  /* by that repr */
+        Py_XDECREF(what);
+        return;
+    }
+    Py_XSETREF(scope->reason, what);
+    scope_set_culprit(scope, task);
+    loop_cancel_scope(loop, scope, SOURCE_FAILURE);
+}
+
+/* Wakes who waits for the group to be empty, once it is. */
+static void
+group_check_empty(LoopObject *loop, GroupObject *group)
+{
+    if (group->leaving != NULL && group->count == 0 && group->starting == 0) {
+        loop_wake(loop, group->leaving);
+    }
+}
+
+/* Takes a scope off while tasks that were made in it are still there: they are cancelled,
+ * and from now on their failures are the loop's, as are those that its group has kept.
+ * Beware: may run Python. */
+static void
+loop_abandon_scope(LoopObject *loop, ScopeObject *scope)
+{
+    GroupObject *group =
+        scope->group != NULL && scope->group->state == GROUP_OPEN ? scope->group : NULL;
+    scope_unlink(scope);
+    if (group != NULL) {
+        group->state = GROUP_CLOSED;
+    }
+    if (!ring_empty(&scope->tasks) && !(scope->flags & SCOPE_CANCELLED)) {
+        Py_XSETREF(scope->reason, PyUnicode_FromString("the block that it was made in is gone"));
+        PyErr_Clear();
+        scope->source = SOURCE_FAILURE;
+        scope->flags |= SCOPE_CANCELLED;
+    }
+    if (timer_armed(&scope->timer)) {
+        timeq_cancel(&loop->timers, &scope->timer);
+    }
+    loop_spread(loop, scope);
+    if (group != NULL && scope->group == group) {  /* still: its reason may have died */
+        group_hand_errors_on(loop, group);
+    }
+    Py_DECREF(scope);
+}
+
+/* The end of a task that is in no ring: its outcome reaches those who wait. Steals
+ * payload. Beware: may run arbitrary Python, and the task may be gone afterwards. */
+static void
+loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject *payload_steal)
+{
+    PyObject *old = task->payload;
+    ScopeObject *base = task_base_scope(task);
+    GroupObject *group = base != NULL && !(task->flags & TASK_STARTING) ? base->group : NULL;
+    Py_XINCREF(group);
+    loop->current = NULL;  /* nobody may ask for a task that is about to die */
+    task->state = (uint8_t)state;
+    task->payload = payload_steal;
+    loop_unregister(loop, task);
+    for (ScopeObject *s = task->scope; s != base;) {
+        if (!ring_empty(&s->tasks) || (s->group != NULL && s->group->errors != NULL)) {
+            /* It dies in the middle of `async with TaskGroup()`. */
+            s->flags |= SCOPE_QUIET;
+            loop_abandon_scope(loop, s);
+            s = task->scope;  /* anew: what has died may have left others */
+        }
+        else {
+            s = s->parent;
+        }
+    }
+    ScopeObject *scopes = task_take_scopes(task);
+    while (task->waiters != NULL) {
+        loop_wake(loop, TASK_OF_LINK(task->waiters));
+    }
+    if (state == TASK_FAILED) {
+        if (group != NULL && group->state == GROUP_OPEN && !error_stands_alone(payload_steal)) {
+            group_take_failure(loop, group, task, payload_steal);
+        }
+        else if (task->flags & TASK_ROOT || error_ends_run(loop, payload_steal)) {
+            PyObject *what = describe_failure(task, payload_steal);
+            loop_record_error(loop, payload_steal);
+            scope_set_culprit(loop->root, loop->phase == LOOP_RUNNING ? task : NULL);
+            loop_begin_cancel(loop, what);
+        }
+        else {
+            ring_push(&loop->unseen, &task->registered);
+        }
+    }
+    if (group != NULL) {
+        if (state == TASK_CANCELLED && payload_steal == (PyObject *)group->scope) {
+            group->scope->flags |= SCOPE_CAUGHT;
+        }
+        group->count--;
+        group_check_empty(loop, group);
+    }
+    if (loop->current == task) {
+        loop->current = NULL;  /* what dies with the task must not find it */
+    }
+    scopes_drop(scopes);
+    Py_XDECREF(group);
+    Py_XDECREF(old);
+    Py_DECREF(task);
+}
+
+/* ---- errors of the loop itself --------------------------------------------------------------- */
+
+/* Takes the exception that is set: of a signal handler, or of the loop's own
+ * doing. It ends the run; on top of an end that is under way because of Ctrl-C, a
+ * KeyboardInterrupt stops it right away. */
+static void
+loop_take_error(LoopObject *loop)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (loop->interrupted && PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
+        loop->abandoned = 1;
+    }
+    else {
+        PyObject *text = describe(exc);
+        loop_record_error(loop, exc);
+        loop_begin_cancel(loop, text != NULL ? PyUnicode_FromFormat("the run failed with %U", text)
+                                             : NULL);
+        Py_XDECREF(text);
+    }
+    Py_DECREF(exc);
+}
+
+/* Likewise, when it would come again and again. */
+static void
+loop_take_fatal_error(LoopObject *loop)
+{
+    if (loop->phase != LOOP_RUNNING) {
+        loop->abandoned = 1;
+    }
+    loop_take_error(loop);
+}
+
+#endif /* SLEEPLOOP_FINISH_H */

@@ -1,0 +1,118 @@
+/* instant.h: an awaitable that has its value already, for `async with` something that need
+ * not wait; and the arguments of __exit__().
+ */
+#ifndef SLEEPLOOP_INSTANT_H
+#define SLEEPLOOP_INSTANT_H
+
+#include "trap.h"
+
+/* NULL, with the exception that is set, if value is NULL. Steals value. take_back(value) is
+ * called when there is no memory to hand the value over, with no exception set. */
+static PyObject *
+instant_new_steal(ModuleState *state, PyObject *value, void (*take_back)(PyObject *value))
+{
+    if (value == NULL) {
+        return NULL;
+    }
+    InstantObject *instant = PyObject_GC_New(InstantObject, state->InstantType);
+    if (instant == NULL) {
+        Py_DECREF(value);
+        return NULL;
+    }
+    instant->value = value;
+    instant->take_back = take_back;
+    PyObject_GC_Track(instant);
+    return (PyObject *)instant;
+}
+
+static PySendResult
+instant_advance(PyObject *op, PyObject *Py_UNUSED(sent), PyObject **result)
+{
+    InstantObject *self = (InstantObject *)op;
+    *result = self->value;
+    self->value = NULL;
+    return *result != NULL ? PYGEN_RETURN : trap_used_up("__aenter__() or __aexit__()");
+}
+
+static PyObject *
+instant_tp_iternext(PyObject *op)
+{
+    PyObject *result;
+    PySendResult how = instant_advance(op, Py_None, &result);
+    if (how != PYGEN_RETURN || ((InstantObject *)op)->take_back == NULL) {
+        return trap_next_result(how, result);
+    }
+    PyObject *value = Py_NewRef(result);
+    (void)trap_next_result(how, result);
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        PyObject *exc = PyErr_GetRaisedException();
+        ((InstantObject *)op)->take_back(value);
+        PyErr_SetRaisedException(exc);
+    }
+    Py_DECREF(value);
+    return NULL;
+}
+
+static int
+instant_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((InstantObject *)op)->value);
+    return 0;
+}
+
+static int
+instant_tp_clear(PyObject *op)
+{
+    Py_CLEAR(((InstantObject *)op)->value);
+    return 0;
+}
+
+static void
+instant_tp_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    (void)instant_tp_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyType_Slot instant_slots[] = {
+    {Py_tp_doc, (void *)"What `async with` awaits where there is nothing to wait for."},
+    {Py_tp_dealloc, instant_tp_dealloc},
+    {Py_tp_traverse, instant_tp_traverse},
+    {Py_tp_clear, instant_tp_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, instant_tp_iternext},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, instant_advance},
+    {0, NULL},
+};
+
+static PyType_Spec instant_spec = {
+    .name = "sleeploop.Instant",
+    .basicsize = sizeof(InstantObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = instant_slots,
+};
+
+/* The exception of __exit__(type, exception, traceback), borrowed; NULL: none. 0, or -1 with a
+ * TypeError. */
+static int
+exit_args(const char *function, PyObject *const *args, Py_ssize_t n_args, PyObject **exc)
+{
+    if (n_args != 3) {
+        PyErr_Format(PyExc_TypeError, "%s takes 3 arguments, not %zd", function, n_args);
+        return -1;
+    }
+    *exc = args[1] != Py_None ? args[1] : NULL;
+    if (*exc != NULL && !PyExceptionInstance_Check(*exc)) {
+        raise_about(PyExc_TypeError, "%s takes an exception, not %U%s", function, *exc, "");
+        return -1;
+    }
+    return 0;
+}
+
+#endif /* SLEEPLOOP_INSTANT_H */

@@ -1,0 +1,255 @@
+/* scope.h: the tree of cancel scopes: who is inside whom, and whose cancellation
+ * reaches where.
+ *
+ * Knows the tree alone. What a task does when a cancellation reaches it is the
+ * business of cancel.h, and how people are told of it that of cancelled.h.
+ *
+ * A scope belongs to the task that has entered it. Outwards it holds the next scope:
+ * of the same task, or that in which the task was made, up to the loop's root. To
+ * enter and to leave one costs a few pointers, at any depth.
+ */
+#ifndef SLEEPLOOP_SCOPE_H
+#define SLEEPLOOP_SCOPE_H
+
+#include "args.h"
+
+static ScopeObject *
+scope_new(ModuleState *state)
+{
+    ScopeObject *scope = PyObject_GC_New(ScopeObject, state->ScopeType);
+    if (scope == NULL) {
+        return NULL;
+    }
+    scope->parent = scope->inner = scope->cause = NULL;
+    scope->task = NULL;
+    ring_init(&scope->tasks);
+    scope->deadline = TIME_FOREVER;
+    scope->passed = 0;
+    timer_init(&scope->timer, TIMER_OF_SCOPE);
+    scope->state = SCOPE_NEW;
+    scope->flags = 0;
+    scope->kind = DEADLINE_AT;
+    scope->source = SOURCE_EXPLICIT;
+    scope->reason = scope->by_name = scope->code = NULL;
+    scope->by_number = 0;
+    scope->line = 0;
+    scope->group = NULL;
+    scope->queued = NULL;
+    PyObject_GC_Track(scope);
+    return scope;
+}
+
+/* The cause that holds in a scope: what reaches it from outside, or else its own. */
+static inline ScopeObject *
+scope_cause(ScopeObject *scope)
+{
+    if (!(scope->flags & SCOPE_SHIELD) && scope->parent != NULL && scope->parent->cause != NULL) {
+        return scope->parent->cause;
+    }
+    return scope->flags & SCOPE_CANCELLED ? scope : NULL;
+}
+
+static inline void
+task_update_cancelling(TaskObject *task)
+{
+    if (task->scope != NULL && task->scope->cause != NULL) {
+        task->flags |= TASK_CANCELLING;
+    }
+    else {
+        task->flags &= (uint16_t)~TASK_CANCELLING;
+    }
+}
+
+/* The outermost of the task's own scopes; NULL if it has none. */
+static inline ScopeObject *
+task_outermost_scope(const TaskObject *task)
+{
+    ScopeObject *found = NULL;
+    for (ScopeObject *s = task->scope; s != NULL && s->task == task; s = s->parent) {
+        found = s;
+    }
+    return found;
+}
+
+/* The scope that the task was made in; NULL for the loop's own tasks. */
+static inline ScopeObject *
+task_base_scope(const TaskObject *task)
+{
+    ScopeObject *s = task->scope;
+    while (s != NULL && s->task == task) {
+        s = s->parent;
+    }
+    return s;
+}
+
+/* The innermost scope that the task's own code has entered and not left; NULL if there is none. */
+static inline ScopeObject *
+task_open_scope(const TaskObject *task)
+{
+    ScopeObject *s = task->scope;
+    return s != NULL && s->task == task && !(s->flags & SCOPE_OF_TASK) ? s : NULL;
+}
+
+/* Whose cancellation interrupts the task. A shield may have been raised since it was
+ * taken from where it waited; then the outermost one that there was. */
+static inline ScopeObject *
+task_cancel_cause(const TaskObject *task)
+{
+    ScopeObject *cause = task->scope != NULL ? task->scope->cause : NULL;
+    if (cause == NULL) {
+        for (ScopeObject *s = task->scope; s != NULL; s = s->parent) {
+            cause = s->flags & SCOPE_CANCELLED ? s : cause;
+        }
+    }
+    return cause;
+}
+
+/* Whether `scope` is where the task is now, or further out. */
+static inline int
+task_is_inside(const TaskObject *task, const ScopeObject *scope)
+{
+    const ScopeObject *s = task->scope;
+    if (s != NULL && s->cause == scope) {
+        return 1;  /* as a rule */
+    }
+    while (s != NULL && s != scope) {
+        s = s->parent;
+    }
+    return s != NULL;
+}
+
+/* A new scope, innermost in a task that is running. */
+static inline void
+scope_enter(ScopeObject *scope, TaskObject *task)
+{
+    ScopeObject *outer = task->scope;
+    if (outer != NULL && outer->task == task) {
+        outer->inner = scope;
+    }
+    scope->parent = outer;  /* the reference was the task's */
+    task->scope = (ScopeObject *)Py_NewRef(scope);
+    scope->task = task;
+    scope->state = SCOPE_ENTERED;
+    scope->cause = scope_cause(scope);
+}
+
+/* A new scope around all that the task does and has entered so far. */
+static inline void
+scope_enter_outermost(ScopeObject *scope, TaskObject *task)
+{
+    ScopeObject *inner = task_outermost_scope(task);
+    ScopeObject **at = inner != NULL ? &inner->parent : &task->scope;
+    scope->parent = *at;  /* the reference is handed on */
+    *at = (ScopeObject *)Py_NewRef(scope);
+    scope->inner = inner;
+    scope->task = task;
+    scope->state = SCOPE_ENTERED;  /* its cause is still to be spread */
+}
+
+/* Takes an entered scope out of its task's, wherever among them it is. The reference
+ * by which it was held becomes the caller's; the causes are still to be set anew. */
+static inline void
+scope_unlink(ScopeObject *scope)
+{
+    TaskObject *task = scope->task;
+    ScopeObject *outer = scope->parent, *inner = scope->inner;
+    *(inner != NULL ? &inner->parent : &task->scope) = outer;
+    if (outer != NULL && outer->task == task) {
+        outer->inner = inner;
+    }
+    scope->parent = scope->inner = scope->cause = NULL;
+    scope->task = NULL;
+    scope->state = SCOPE_LEFT;
+}
+
+/* Joins or changes the place where a task was made: `base` is borrowed. Returns the
+ * former base, whose reference becomes the caller's. */
+static inline ScopeObject *
+task_set_base(TaskObject *task, ScopeObject *base)
+{
+    ScopeObject *outermost = task_outermost_scope(task);
+    ScopeObject **at = outermost != NULL ? &outermost->parent : &task->scope;
+    ScopeObject *old = *at;
+    *at = (ScopeObject *)Py_XNewRef(base);
+    if (link_in_ring(&task->sibling)) {
+        link_remove(&task->sibling);
+    }
+    if (base != NULL) {
+        ring_push(&base->tasks, &task->sibling);
+    }
+    return old;
+}
+
+/* The scopes that a task has left open when it ends are as good as left. */
+COLD static void
+task_forget_scopes(TaskObject *task)
+{
+    for (ScopeObject *s = task->scope; s != NULL && s->task == task; s = s->parent) {
+        if (timer_armed(&s->timer) && task->loop != NULL) {
+            timeq_cancel(&task->loop->timers, &s->timer);
+        }
+        if (s->group != NULL) {
+            s->group->state = GROUP_CLOSED;
+        }
+        s->task = NULL;
+        s->inner = s->cause = NULL;
+        s->state = SCOPE_LEFT;
+        s->flags |= SCOPE_QUIET;
+    }
+}
+
+/* Takes a task that has ended, or never will, out of the tree. Returns its hold on the
+ * scopes around it, for scopes_drop(). */
+static inline ScopeObject *
+task_take_scopes(TaskObject *task)
+{
+    ScopeObject *scopes = task->scope;
+    if (scopes != NULL && scopes->task == task) {
+        task_forget_scopes(task);
+    }
+    task->scope = NULL;
+    if (link_in_ring(&task->sibling)) {
+        link_remove(&task->sibling);
+    }
+    return scopes;
+}
+
+/* Beware: what a scope holds may run Python when it dies. */
+static inline void
+scopes_drop(ScopeObject *scopes_steal)
+{
+    while (scopes_steal != NULL) {
+        ScopeObject *outer = NULL;
+        if (scopes_steal->flags & SCOPE_QUIET) {
+            outer = scopes_steal->parent;
+            scopes_steal->parent = NULL;
+        }
+        Py_DECREF(scopes_steal);
+        scopes_steal = outer;
+    }
+}
+
+/* ---- who did it, and where ------------------------------------------------------------------- */
+
+/* Notes which task did it; its name, as the task itself is not to be kept alive. */
+static void
+scope_set_culprit(ScopeObject *scope, TaskObject *task)
+{
+    if (task != NULL) {
+        Py_XSETREF(scope->by_name, Py_XNewRef(task->name));
+        scope->by_number = task->number;
+    }
+}
+
+/* Notes the Python code that is calling. */
+static void
+scope_set_place(ScopeObject *scope)
+{
+    PyFrameObject *frame = PyEval_GetFrame();  /* borrowed */
+    if (frame != NULL) {
+        Py_XSETREF(scope->code, (PyObject *)PyFrame_GetCode(frame));
+        scope->line = PyFrame_GetLineNumber(frame);
+    }
+}
+
+#endif /* SLEEPLOOP_SCOPE_H */

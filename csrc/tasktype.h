@@ -1,0 +1,551 @@
+/* tasktype.h: the Task type: what people can ask of a task, and cancel(). */
+#ifndef SLEEPLOOP_TASKTYPE_H
+#define SLEEPLOOP_TASKTYPE_H
+
+#include "finish.h"
+
+static int
+task_need_done(TaskObject *task)
+{
+    if (task_done(task)) {
+        return 0;
+    }
+    raise_about(PyExc_RuntimeError, "%s: the task has not finished: %U%s", "Task",
+                (PyObject *)task, "; 'await' it first");
+    return -1;
+}
+
+PyDoc_STRVAR(task_result_doc,
+"result($self, /)\n--\n\n"
+"What the coroutine returned.\n"
+"\n"
+"Raises what it raised, CancelledError if it was cancelled, and RuntimeError if\n"
+"the task has not finished.\n");
+
+static PyObject *
+task_py_result(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    TaskObject *task = (TaskObject *)op;
+    return task_need_done(task) < 0 ? NULL : task_outcome(state_of_type(Py_TYPE(op)), task);
+}
+
+PyDoc_STRVAR(task_exception_doc,
+"exception($self, /)\n--\n\n"
+"What the coroutine raised, or None if it returned.\n"
+"\n"
+"Raises CancelledError if the task was cancelled, and RuntimeError if it has not\n"
+"finished.\n");
+
+static PyObject *
+task_py_exception(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    TaskObject *task = (TaskObject *)op;
+    if (task_need_done(task) < 0) {
+        return NULL;
+    }
+    if (task->state == TASK_FAILED) {
+        task_mark_seen(task);
+        return Py_NewRef(task->payload);
+    }
+    if (task->state == TASK_CANCELLED) {
+        return task_outcome(state_of_type(Py_TYPE(op)), task);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(task_done_doc,
+             "done($self, /)\n--\n\nWhether the task has finished, in whichever way.");
+
+static PyObject *
+task_py_done(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(task_done((TaskObject *)op));
+}
+
+PyDoc_STRVAR(task_cancelled_doc,
+             "cancelled($self, /)\n--\n\nWhether the task has finished by being cancelled.");
+
+static PyObject *
+task_py_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((TaskObject *)op)->state == TASK_CANCELLED);
+}
+
+PyDoc_STRVAR(task_cancel_doc,
+"cancel($self, reason=None)\n--\n\n"
+"Cancel the task: from now on every await in it raises CancelledError, until it\n"
+"ends. Return False if it has finished already, else True; also the second time,\n"
+"which changes nothing.\n"
+"\n"
+"reason: anything; it is told by the exception. What has arrived for the task is\n"
+"delivered first. A task that has not started never runs; its coroutine is closed.\n"
+"\n"
+"Raises RuntimeError in another thread than the one that runs the loop.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def main():\n"
+"...     task = sleeploop.create_task(sleeploop.sleep(10), name='sleeper')\n"
+"...     await sleeploop.sleep(1)\n"
+"...     task.cancel('no time')\n"
+"...     try:\n"
+"...         await task\n"
+"...     except sleeploop.CancelledError as error:\n"
+"...         print(task.cancelled(), error.source_task, error.reason)\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"True Task-1 no time\n");
+
+static PyObject *
+task_py_cancel(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    static const char *const names[] = {"reason", NULL};
+    TaskObject *task = (TaskObject *)op;
+    LoopObject *loop = task->loop;
+    PyObject *reason;
+    if (args_parse("cancel()", names, 1, 0, args, n_args, kwnames, &reason) < 0) {
+        return NULL;
+    }
+    if (task_done(task) || loop == NULL || (task->flags & TASK_HIDDEN)) {
+        Py_RETURN_FALSE;
+    }
+    if (loop_need_thread(loop, "cancel()") < 0) {
+        return NULL;
+    }
+    ScopeObject *outermost = task_outermost_scope(task);
+    if (outermost == NULL || !(outermost->flags & SCOPE_OF_TASK)) {
+        ScopeObject *scope = scope_new(loop->state);
+        if (scope == NULL) {
+            return NULL;
+        }
+        scope->flags = SCOPE_OF_TASK;
+        ScopeObject *old = NULL;
+        TaskObject *child = task->state == TASK_START && task->payload != NULL
+                                ? ((StartObject *)task->payload)->task
+                                : NULL;
+        if (child != NULL && outermost == NULL && (child->flags & TASK_STARTING)
+            && !task_done(child)) {
+            old = task_set_base(child, scope);  /* it belongs to the one that waits */
+        }
+        scope_enter_outermost(scope, task);
+        loop_cancel_by_call(loop, scope, reason);
+        Py_XDECREF(old);
+        Py_DECREF(scope);
+    }
+    Py_RETURN_TRUE;
+}
+
+/* ---- attributes ------------------------------------------------------------------------------ */
+
+static PyObject *
+task_get_name(PyObject *op, void *Py_UNUSED(closure))
+{
+    return task_name((TaskObject *)op);
+}
+
+static int
+task_set_name(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    PyObject *name;
+    if (task_name_from_object(value, &name) < 0) {
+        return -1;
+    }
+    Py_XSETREF(((TaskObject *)op)->name, name);
+    return 0;
+}
+
+static PyObject *
+task_get_coro(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *coro = ((TaskObject *)op)->coro;
+    return Py_NewRef(coro != NULL ? coro : Py_None);
+}
+
+static PyObject *
+task_get_context(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *context = ((TaskObject *)op)->context;
+    return Py_NewRef(context != NULL ? context : Py_None);
+}
+
+static PyObject *
+task_get_daemon(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((TaskObject *)op)->flags & TASK_DAEMON);
+}
+
+/* The live task of that number, borrowed, or NULL. Live tasks stand in order. */
+static TaskObject *
+loop_find_task(LoopObject *loop, uint32_t number)
+{
+    for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
+        TaskObject *task = TASK_OF_REGISTERED(l);
+        if (task->number == number) {
+            return task;
+        }
+    }
+    return NULL;
+}
+
+static PyObject *
+task_get_parent(PyObject *op, void *Py_UNUSED(closure))
+{
+    TaskObject *task = (TaskObject *)op;
+    TaskObject *parent = task->loop != NULL && task->parent != 0
+                             ? loop_find_task(task->loop, task->parent)
+                             : NULL;
+    return Py_NewRef(parent != NULL ? (PyObject *)parent : Py_None);
+}
+
+static PyObject *
+task_get_created_at(PyObject *op, void *Py_UNUSED(closure))
+{
+    TaskObject *task = (TaskObject *)op;
+    if (task->loop == NULL || task->loop->created == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *number = PyLong_FromUnsignedLong(task->number);
+    PyObject *stack =
+        number != NULL ? PyDict_GetItemWithError(task->loop->created, number) : NULL;
+    Py_XINCREF(stack);
+    Py_XDECREF(number);
+    return stack != NULL || PyErr_Occurred() ? stack : Py_NewRef(Py_None);
+}
+
+/* Loop time at which a parked task began to wait; -1: that is not known. */
+static int64_t
+task_waiting_since(TaskObject *task)
+{
+    PyObject *trap = task->payload;
+    if (!task_parked(task) || trap == NULL || task->loop == NULL) {
+        return -1;
+    }
+    switch (task->state) {
+    case TASK_JOIN:
+        return ((JoinObject *)trap)->started;
+    case TASK_START:
+        return ((StartObject *)trap)->started;
+    case TASK_LEAVE:
+        return ((LeaveObject *)trap)->started;
+    default:
+        return Py_TYPE(trap) == task->loop->state->SleepType ? ((SleepObject *)trap)->started : -1;
+    }
+}
+
+static PyObject *
+task_get_waiting_since(PyObject *op, void *Py_UNUSED(closure))
+{
+    int64_t since = task_waiting_since((TaskObject *)op);
+    return since >= 0 ? seconds_object(since) : Py_NewRef(Py_None);
+}
+
+static PyObject *
+task_get_wake_time(PyObject *op, void *Py_UNUSED(closure))
+{
+    TaskObject *task = (TaskObject *)op;
+    PyObject *trap = task->payload;
+    if (task->state == TASK_TIMER && task->loop != NULL && trap != NULL) {
+        int64_t wall = 0;
+        if (Py_TYPE(trap) == task->loop->state->SleepType) {
+            return seconds_object(sleep_deadline(task->loop, (SleepObject *)trap));
+        }
+        LoopObject *loop = task->loop;
+        Py_INCREF(trap);  /* a time zone's Python may let go of either */
+        Py_INCREF(loop);
+        int rc = wall_from_deadline(loop->state, trap, &wall);
+        int64_t when = loop_time_of_wall(loop, wall);
+        Py_DECREF(trap);
+        Py_DECREF(loop);
+        return rc == 0 ? seconds_object(when) : NULL;
+    }
+    if (task->state == TASK_FOREVER) {
+        return PyFloat_FromDouble(Py_HUGE_VAL);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+task_get_waiting_on(PyObject *op, void *Py_UNUSED(closure))
+{
+    TaskObject *task = (TaskObject *)op;
+    if (!task_parked(task) || task->payload == NULL) {
+        Py_RETURN_NONE;
+    }
+    switch (task->state) {
+    case TASK_JOIN:
+        return Py_NewRef(((JoinObject *)task->payload)->task);
+    case TASK_START:
+        return Py_NewRef(((StartObject *)task->payload)->task);
+    case TASK_LEAVE:
+        return Py_NewRef(((LeaveObject *)task->payload)->group);
+    default:
+        return Py_NewRef(task->payload);
+    }
+}
+
+/* What the coroutine calls itself, for the repr; never fails for want of an attribute. */
+static PyObject *
+coro_description(PyObject *coro)
+{
+    if (coro == NULL) {
+        return PyUnicode_FromString("?");
+    }
+    PyObject *name = PyObject_GetAttrString(coro, "__qualname__");
+    if (name == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+    }
+    else if (name == NULL || PyUnicode_Check(name)) {
+        return name;
+    }
+    Py_XDECREF(name);
+    return PyUnicode_FromFormat("%.100s object", Py_TYPE(coro)->tp_name);
+}
+
+/* New str: what the end of an `async with TaskGroup()` waits for. */
+static PyObject *
+group_describe_wait(GroupObject *group)
+{
+    size_t n = group->count + group->starting;
+    return PyUnicode_FromFormat("waiting for the %zu task%s of its TaskGroup", n,
+                                n == 1 ? "" : "s");
+}
+
+static PyObject *
+task_state_description(TaskObject *task)
+{
+    PyObject *detail = NULL, *text = NULL;
+    switch (task->state) {
+    case TASK_READY:
+        return PyUnicode_FromString(task->flags & TASK_STARTED ? "ready" : "ready to start");
+    case TASK_RUNNING:
+        return PyUnicode_FromString("running");
+    case TASK_TIMER:
+        detail = task_get_wake_time((PyObject *)task, NULL);
+        text = detail != NULL ? PyUnicode_FromFormat("sleeping until %S s", detail) : NULL;
+        break;
+    case TASK_FOREVER:
+        return PyUnicode_FromString(
+            task->payload != NULL && task->loop != NULL
+                    && !sleep_may_be_signalled(task->loop->state, task->payload)
+                ? "waiting to be woken"
+                : "sleeping until cancelled");
+    case TASK_JOIN:
+        if (task->payload != NULL) {
+            detail = task_name(((JoinObject *)task->payload)->task);
+        }
+        text = detail != NULL ? PyUnicode_FromFormat("waiting for task %R", detail) : NULL;
+        break;
+    case TASK_START:
+        if (task->payload != NULL) {
+            detail = task_name(((StartObject *)task->payload)->task);
+        }
+        text = detail != NULL ? PyUnicode_FromFormat("waiting for task %R to start", detail) : NULL;
+        break;
+    case TASK_LEAVE:
+        return task->payload != NULL
+                   ? group_describe_wait(((LeaveObject *)task->payload)->group)
+                   : NULL;
+    case TASK_RETURNED:
+    case TASK_FAILED:
+        detail = describe(task->payload != NULL ? task->payload : Py_None);
+        text = detail != NULL
+                   ? PyUnicode_FromFormat(
+                         task->state == TASK_FAILED ? "failed with %U" : "returned %U", detail)
+                   : NULL;
+        break;
+    default:
+        return PyUnicode_FromString("cancelled");
+    }
+    Py_XDECREF(detail);
+    return text;
+}
+
+static PyObject *
+task_tp_repr(PyObject *op)
+{
+    TaskObject *task = (TaskObject *)op;
+    int again = Py_ReprEnter(op);  /* a result may hold the task */
+    if (again != 0) {
+        return again > 0 ? PyUnicode_FromString("<Task ...>") : NULL;
+    }
+    PyObject *name = task_name(task);
+    PyObject *coro = name != NULL ? coro_description(task->coro) : NULL;
+    PyObject *doing = coro != NULL ? task_state_description(task) : NULL;
+    PyObject *repr = NULL;
+    if (doing != NULL) {
+        int cancelling = (task->flags & TASK_CANCELLING) && !task_done(task);
+        repr = PyUnicode_FromFormat("<Task %R %U: %U%s>", name, coro, doing,
+                                    cancelling ? ", being cancelled" : "");
+    }
+    Py_XDECREF(doing);
+    Py_XDECREF(coro);
+    Py_XDECREF(name);
+    Py_ReprLeave(op);
+    return repr;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static int
+task_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    TaskObject *task = (TaskObject *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(task->loop);
+    Py_VISIT(task->coro);
+    Py_VISIT(task->context);
+    Py_VISIT(task->payload);
+    Py_VISIT(task->scope);
+    return 0;
+}
+
+/* What Task.created_at tells goes with the task. */
+COLD static void
+task_forget_creation(TaskObject *task)
+{
+    PyObject *saved = PyErr_GetRaisedException();
+    PyObject *number = PyLong_FromUnsignedLong(task->number);
+    if (number == NULL || PyDict_DelItem(task->loop->created, number) < 0) {
+        PyErr_Clear();  /* no memory to find it, or there was none to note it */
+    }
+    Py_XDECREF(number);
+    PyErr_SetRaisedException(saved);
+}
+
+static int
+task_tp_clear(PyObject *op)
+{
+    TaskObject *task = (TaskObject *)op;
+    if (task->loop != NULL && task->loop->created != NULL) {
+        task_forget_creation(task);
+    }
+    task_mark_seen(task);  /* the ring's head is in the loop, which may die now */
+    if (task->loop != NULL && !task_done(task)) {
+        task->loop->phase = LOOP_CLOSED;  /* garbage as well, and must not step us any more */
+    }
+    scopes_drop(task_take_scopes(task));
+    Py_CLEAR(task->coro);
+    Py_CLEAR(task->context);
+    Py_CLEAR(task->payload);
+    Py_CLEAR(task->loop);
+    return 0;
+}
+
+static void
+task_tp_finalize(PyObject *op)
+{
+    TaskObject *task = (TaskObject *)op;
+    if (task->state == TASK_FAILED && link_in_ring(&task->registered)) {
+        PyObject *saved = PyErr_GetRaisedException();
+        task_report_unseen(task);
+        PyErr_SetRaisedException(saved);
+    }
+}
+
+static void
+task_tp_dealloc(PyObject *op)
+{
+    TaskObject *task = (TaskObject *)op;
+    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return;  /* a log handler kept it */
+    }
+    PyObject_GC_UnTrack(op);
+    /* A task may hold the last reference to the next, 100,000 in a row. */
+    Py_TRASHCAN_BEGIN(op, task_tp_dealloc)
+    if (task->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    (void)task_tp_clear(op);
+    Py_CLEAR(task->name);
+    PyTypeObject *type = Py_TYPE(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+    Py_TRASHCAN_END
+}
+
+PyDoc_STRVAR(task_type_doc,
+"A coroutine that the loop runs. create_task() makes one; `await task` waits for\n"
+"it and returns its result or raises its exception.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def work():\n"
+"...     await sleeploop.sleep(2)\n"
+"...     return 42\n"
+">>> async def main():\n"
+"...     task = sleeploop.create_task(work(), name='worker')\n"
+"...     await sleeploop.sleep(1)\n"
+"...     print(task.name, task.done(), task.wake_time, task.waiting_on)\n"
+"...     print(await task, task)\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"worker False 2.0 <sleep 2.0 s>\n"
+"42 <Task 'worker' work: returned 42>\n");
+
+static PyMethodDef task_methods[] = {
+    {"result", task_py_result, METH_NOARGS, task_result_doc},
+    {"exception", task_py_exception, METH_NOARGS, task_exception_doc},
+    {"done", task_py_done, METH_NOARGS, task_done_doc},
+    {"cancel", (PyCFunction)(void (*)(void))task_py_cancel, METH_FASTCALL | METH_KEYWORDS,
+     task_cancel_doc},
+    {"cancelled", task_py_cancelled, METH_NOARGS, task_cancelled_doc},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
+     PyDoc_STR("Task[T] in annotations.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef task_getset[] = {
+    {"name", task_get_name, task_set_name,
+     PyDoc_STR("The task's name, a str. Can be set; None: the default name again."), NULL},
+    {"coro", task_get_coro, NULL, PyDoc_STR("The coroutine."), NULL},
+    {"context", task_get_context, NULL,
+     PyDoc_STR("The contextvars.Context that the coroutine runs in."), NULL},
+    {"daemon", task_get_daemon, NULL,
+     PyDoc_STR("Whether a run ends without waiting for this task."), NULL},
+    {"wake_time", task_get_wake_time, NULL,
+     PyDoc_STR("Loop time in seconds at which the task will wake; inf: until it is cancelled; "
+               "None: it does not sleep."),
+     NULL},
+    {"waiting_on", task_get_waiting_on, NULL,
+     PyDoc_STR("What the task waits for: a Task, a TaskGroup, a sleep or a datetime; None if it\n"
+               "does not wait."),
+     NULL},
+    {"created_at", task_get_created_at, NULL,
+     PyDoc_STR("Where the task was made, a traceback.StackSummary, innermost last; None unless\n"
+               "the loop runs with debug=True."),
+     NULL},
+    {"waiting_since", task_get_waiting_since, NULL,
+     PyDoc_STR("Loop time in seconds at which it began to wait; None: it does not wait, or waits\n"
+               "for a datetime that was yielded."),
+     NULL},
+    {"parent", task_get_parent, NULL,
+     PyDoc_STR("The task that made it, for a task of a TaskGroup the one that opened the group;\n"
+               "None: no task did, or it has finished."),
+     NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef task_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(TaskObject, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot task_slots[] = {
+    {Py_tp_doc, (void *)task_type_doc},
+    {Py_tp_dealloc, task_tp_dealloc},
+    {Py_tp_finalize, task_tp_finalize},
+    {Py_tp_traverse, task_tp_traverse},
+    {Py_tp_clear, task_tp_clear},
+    {Py_tp_repr, task_tp_repr},
+    {Py_am_await, task_am_await},
+    {Py_tp_methods, task_methods},
+    {Py_tp_getset, task_getset},
+    {Py_tp_members, task_members},
+    {0, NULL},
+};
+
+static PyType_Spec task_spec = {
+    .name = "sleeploop.Task",
+    .basicsize = sizeof(TaskObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = task_slots,
+};
+
+#endif /* SLEEPLOOP_TASKTYPE_H */

@@ -1,0 +1,75 @@
+"""Where a coroutine is, and where a call comes from: for reports, and for debug runs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import traceback
+from types import AsyncGeneratorType, FrameType
+from typing import Any
+
+_PACKAGE = os.path.dirname(__file__) + os.sep
+# What these wait for can only be found as the collector finds it.
+_OPAQUE = ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper")
+_DEEPEST = 1_000  # links of a chain that leads on, perhaps in a circle
+
+
+def _get(obj: Any, name: str) -> Any:
+    """An attribute, or None: a report is not to fail by what it reports on."""
+    try:
+        return getattr(obj, name, None)
+    except Exception:
+        return None
+
+
+def _next(link: Any) -> Any:
+    """What a suspended coroutine, generator or async generator awaits, or None."""
+    if type(link).__name__ in _OPAQUE:
+        for inner in gc.get_referents(link):
+            if hasattr(inner, "cr_frame") or isinstance(inner, AsyncGeneratorType):
+                return inner
+        return None
+    for name in ("cr_await", "gi_yieldfrom", "ag_await"):
+        inner = _get(link, name)
+        if inner is not None:
+            return inner
+    return None
+
+
+def _frame(link: Any) -> FrameType | None:
+    for name in ("cr_frame", "gi_frame", "ag_frame"):
+        frame = _get(link, name)
+        if isinstance(frame, FrameType):
+            return frame
+    return None
+
+
+def innermost(coro: Any) -> str | None:
+    """The innermost line of the user's own code that a coroutine is at: file:line in function."""
+    found = None
+    link = coro
+    for _ in range(_DEEPEST):
+        if link is None:
+            break
+        frame = _frame(link)
+        if frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
+            code = frame.f_code
+            found = f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
+        link = _next(link)
+    return found
+
+
+def of_caller() -> traceback.StackSummary:
+    """The stack of the calling code, innermost last, without this package's own frames."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return of_frame(frame)
+
+
+def of_frame(frame: FrameType | None) -> traceback.StackSummary:
+    """The stack that ends in a frame, innermost last."""
+    stack = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
+    stack.reverse()
+    return stack

@@ -1,0 +1,49 @@
+"""What the watchdog of a run logs. Called from its thread, or from the loop's own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from _sleeploop import SleepingLoop, _running_task
+
+from sleeploop._stacks import of_frame
+from sleeploop._tree import report
+
+_logger = logging.getLogger("sleeploop")
+
+
+def _stack(thread: int) -> str:
+    return "".join(of_frame(sys._current_frames().get(thread)).format()).rstrip()
+
+
+def report_step(loop: SleepingLoop, seconds: float, thread: int) -> None:
+    """A step holds the loop, and does so now."""
+    task = _running_task(loop)
+    if task is not None:
+        _logger.warning(
+            "task %r has held the loop for %.2f s and still does:\n%s",
+            task.name,
+            seconds,
+            _stack(thread),
+        )
+
+
+def report_step_late(loop: SleepingLoop, seconds: float, thread: int) -> None:
+    """A step has held the loop, and other threads as well: only its task can still be told."""
+    task = _running_task(loop)
+    if task is not None:
+        _logger.warning(
+            "task %r has held the loop for %.2f s, without a chance to see where",
+            task.name,
+            seconds,
+        )
+
+
+def report_end(loop: SleepingLoop, seconds: float, thread: int) -> None:
+    """The end of a run takes long: which tasks it waits for, and where a running one is."""
+    task = _running_task(loop)
+    where = f"\nTask {task.name!r} is running:\n{_stack(thread)}" if task is not None else ""
+    _logger.warning(
+        "the run has been cancelled for %.1f s and waits for:\n%s%s", seconds, report(loop), where
+    )
