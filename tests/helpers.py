@@ -5,7 +5,15 @@ import types
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
-from sleeploop import run, sleep
+from sleeploop import (
+    CancelledError,
+    CancelScope,
+    current_loop,
+    run,
+    sleep,
+    sleep_forever,
+    sleep_until,
+)
 
 
 def virtual(coro: Any) -> Any:
@@ -19,12 +27,67 @@ async def give(value: Any, delay: float = 0) -> Any:
     return value
 
 
+async def fail(error: BaseException, delay: float = 0) -> None:
+    """Raise error, later."""
+    await sleep(delay)
+    raise error
+
+
+async def fail_at_the_end(error: BaseException) -> None:
+    """Raise error, once cancelled."""
+    try:
+        await sleep_forever()
+    finally:
+        raise error
+
+
+async def cleanup(log: list[Any], name: str, seconds: float) -> None:
+    """Sleep for good; once cancelled, take some time behind a shield."""
+    try:
+        await sleep_forever()
+    finally:
+        with CancelScope(shield=True):
+            await sleep(seconds)
+        log.append((name, now()))
+
+
 async def outcome(awaitable: Awaitable[Any]) -> object:
     """What comes of it, be it a value or an error."""
     try:
         return await awaitable
     except Exception as error:
         return error
+
+
+def now() -> float:
+    """The time of the loop that is running."""
+    return current_loop().time()
+
+
+async def cancel_at(when: float, scope: CancelScope, reason: object = None) -> None:
+    """Cancel a scope, later."""
+    await sleep_until(when)
+    scope.cancel(reason)
+
+
+async def awaited_error(awaitable: Awaitable[Any]) -> CancelledError:
+    """The CancelledError of an await that has to raise one."""
+    try:
+        value = await awaitable
+    except CancelledError as error:
+        return error
+    raise AssertionError(f"the await gave {value!r}, instead of being cancelled")
+
+
+async def ended(task: Any) -> CancelledError:
+    """The CancelledError of a task that ends by it."""
+    error = await awaited_error(task)
+    assert task.done()
+    assert task.cancelled()
+    try:
+        return error
+    finally:
+        del error  # its traceback leads here
 
 
 @types.coroutine

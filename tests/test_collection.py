@@ -15,8 +15,10 @@ import pytest
 
 from sleeploop import (
     CancelledError,
+    CancelScope,
     SleepingLoop,
     Task,
+    TaskGroup,
     checkpoint,
     create_task,
     current_loop,
@@ -25,6 +27,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
     sleep_until,
+    timeout,
 )
 from tests.helpers import OnDel, give, virtual
 
@@ -70,6 +73,17 @@ def in_a_run(make: Callable[[], object]) -> object:
     return virtual(main())
 
 
+def instant() -> object:
+    scope = CancelScope()
+    begin = scope.__aenter__()
+    scope.__exit__(None, None, None)
+    return begin
+
+
+class OwnCancelledError(CancelledError):
+    """A subclass, made in Python."""
+
+
 def join() -> object:
     return create_task(give(1)).__await__()
 
@@ -84,6 +98,13 @@ INSTANCES = {
     "Join": lambda: in_a_run(join),
     "LoopStats": lambda: SleepingLoop().stats(),
     "CancelledError": lambda: CancelledError("reason"),
+    "CancelledError of one's own": lambda: OwnCancelledError("reason"),
+    "CancelScope": CancelScope,
+    "timeout": lambda: timeout(5, shield=True),
+    "TaskGroup": TaskGroup,
+    "Start": lambda: TaskGroup().start(give, 1),
+    "Leave": lambda: TaskGroup().__aexit__(None, None, None),
+    "Instant": lambda: in_a_run(instant),
 }
 
 

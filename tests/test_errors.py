@@ -3,6 +3,7 @@
 import gc
 import logging
 import math
+import re
 import sys
 
 import pytest
@@ -20,16 +21,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-
-
-async def give(value=None, delay=0.0):
-    await sleep(delay)
-    return value
-
-
-async def fail(error, delay=0.0):
-    await sleep(delay)
-    raise error
+from tests.helpers import fail, give
 
 
 def finish(*coros):
@@ -371,9 +363,9 @@ def test_tasks_that_wait_for_each_other(speed):
     tasks["b"] = loop.create_task(wait_for("a"), name="b")
     with pytest.raises(DeadlockError) as info:
         loop.run_until_complete()
-    assert "<Task 'a' wait_for: waiting for task 'b'>" in str(info.value).replace(
-        "test_tasks_that_wait_for_each_other.<locals>.", ""
-    )
+    report = str(info.value).replace("test_tasks_that_wait_for_each_other.<locals>.", "")
+    assert "\n  Task 'a' wait_for: waiting for task 'b', since 0." in report
+    assert re.search(r"  Task 'b' .*, at \S+test_errors.py:\d+ in wait_for$", report)
     assert cleaned == ["a", "b"]
     tasks.clear()
 

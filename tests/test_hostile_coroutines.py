@@ -22,12 +22,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import OnDel, give, outcome, virtual, yielding
-
-
-async def fail(error: BaseException, delay: float = 0) -> None:
-    await sleep(delay)
-    raise error
+from tests.helpers import OnDel, fail, give, outcome, virtual, yielding
 
 
 class Duck:

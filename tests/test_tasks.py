@@ -512,3 +512,24 @@ def test_run_until_complete_waits_for_tasks_but_run_does_not():
     assert (done, loop.time()) == ([1], 10.0)
     assert sleeploop.run(main(), speed=math.inf) == "main"
     assert done == [1]
+
+
+def test_a_task_that_nobody_keeps_runs_on():
+    """The loop holds it."""
+    done = []
+
+    async def child():
+        await sleep(1)
+        await create_task(give(None))
+        done.append(current_loop().time())
+
+    async def main():
+        create_task(child())
+        await checkpoint()
+        gc.collect()
+        await sleep(1.5)
+        gc.collect()
+        await sleep(8.5)
+
+    virtual(main())
+    assert done == [2.0]

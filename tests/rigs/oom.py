@@ -49,7 +49,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NoReturn
 
-from . import clear_caches
+from . import (
+    clear_caches,
+    oom_scopes,  # noqa: F401 - adds its scenarios
+)
 from .oom_scenarios import SCENARIOS, Undone
 
 Scenario = Callable[[], object]
@@ -240,11 +243,14 @@ def sweep(name: str, scenario: Scenario, quick: bool, log: IO[str]) -> int:
     """Number of findings."""
     began = time.monotonic()
     scenario()  # fill caches and free lists, so that the children find them filled
+    warmed_up = time.monotonic()
     scenario()
+    is_slow = time.monotonic() - warmed_up > 0.1  # it waits in real time
+    repr([0])  # the same for the dictionary of the thread
     gc.collect()
     gc.freeze()
     total = count_allocations(scenario)
-    step = max(1, total // QUICK) if quick else 1
+    step = max(1, total // (QUICK // 10 if is_slow else QUICK)) if quick else 1
     cases = [(mode, n) for mode in Mode for n in range(0, total, step)]
     tally: Counter[str] = Counter()
     found: dict[tuple[int, str], list[str]] = {}

@@ -13,7 +13,9 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from datetime import UTC, datetime, timedelta
 
 import sleeploop
-from sleeploop import SleepingLoop
+from sleeploop import (
+    SleepingLoop,
+)
 
 SCENARIOS: dict[str, Callable[[], object]] = {}
 
@@ -28,13 +30,16 @@ def scenario(function: Callable[[], object]) -> Callable[[], object]:
 
 
 def raises(
-    expected: type[BaseException], call: Callable[..., object], *args: object, **options: object
+    expected: type[BaseException] | tuple[type[BaseException], ...],
+    call: Callable[..., object],
+    *args: object,
+    **options: object,
 ) -> BaseException:
     try:
         call(*args, **options)
     except expected as error:
         return error
-    raise AssertionError(f"no {expected.__name__}")
+    raise AssertionError(f"no {expected}")
 
 
 # ---- the plain case ----------------------------------------------------------------------------
