@@ -1,6 +1,15 @@
 """`python -m benchmarks`: every workload on sleeploop and on every peer that is installed."""
 
-from benchmarks import bench_memory, bench_realtime, bench_spawn, bench_switch, bench_virtual
+from benchmarks import (
+    bench_cancel,
+    bench_group,
+    bench_memory,
+    bench_realtime,
+    bench_spawn,
+    bench_switch,
+    bench_timeout,
+    bench_virtual,
+)
 from benchmarks.harness import main
 
 if __name__ == "__main__":
@@ -9,6 +18,9 @@ if __name__ == "__main__":
             *bench_switch.WORKLOADS,
             *bench_virtual.WORKLOADS,
             *bench_spawn.WORKLOADS,
+            *bench_timeout.WORKLOADS,
+            *bench_group.WORKLOADS,
+            *bench_cancel.WORKLOADS,
             *bench_memory.WORKLOADS,
             *bench_realtime.WORKLOADS,
         ]

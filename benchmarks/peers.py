@@ -25,9 +25,11 @@ class Peer:
     lacks: ClassVar[Mapping[str, str]] = {}  # need -> why it has none
     release: ClassVar[str | None] = None  # said in place of a version, if it has none of its own
 
-    sleep: Any  # each of the three as the peer has it
+    sleep: Any  # each of these as the peer has it
     checkpoint: Any = None  # only where it is cheaper than sleep(0)
     spawn: Any = None
+    timeout: Any = None
+    group: Any = None
 
     def __init__(self, virtual: bool = False) -> None:
         raise NotImplementedError
@@ -55,6 +57,8 @@ class Sleeploop(Peer):
         self.sleep = sleeploop.sleep
         self.checkpoint = sleeploop.checkpoint
         self.spawn = sleeploop.create_task
+        self.timeout = sleeploop.timeout
+        self.group = sleeploop.TaskGroup
 
     def run(self, worker: Callable[..., Any], rows: Rows) -> None:
         self.loop(*(worker(*row) for row in rows), speed=self.speed).run_until_complete()
@@ -72,6 +76,8 @@ class Asyncio(Peer):
         self.runner = asyncio.Runner(loop_factory=jumping_loop if virtual else None)
         self.sleep = asyncio.sleep
         self.spawn = asyncio.create_task
+        self.timeout = asyncio.timeout
+        self.group = asyncio.TaskGroup
 
     def run(self, worker: Callable[..., Any], rows: Rows) -> None:
         async def main() -> None:
@@ -118,7 +124,13 @@ class Uvloop(Asyncio):
 
 class Trio(Peer):
     name = "trio"
-    about: ClassVar = {"virtual time": "MockClock(autojump_threshold=0)", "tasks": "a nursery each"}
+    about: ClassVar = {
+        "virtual time": "MockClock(autojump_threshold=0)",
+        "tasks": "a nursery each",
+        "timeouts": "fail_after()",
+        "groups": "a nursery",
+        "cancellation": "the nursery's scope",
+    }
 
     def __init__(self, virtual: bool = False) -> None:
         import trio
@@ -128,7 +140,8 @@ class Trio(Peer):
         self.clock = trio.testing.MockClock(autojump_threshold=0) if virtual else None
         self.sleep = trio.sleep
         self.checkpoint = trio.lowlevel.checkpoint
-        self.spawn = trio.open_nursery
+        self.spawn = self.group = trio.open_nursery
+        self.timeout = trio.fail_after
 
     def run(self, worker: Callable[..., Any], rows: Rows) -> None:
         async def main() -> None:
@@ -143,7 +156,11 @@ class Curio(Peer):
     # An assert in its kernel searches the ready queue at every wake-up, so many ready tasks are
     # quadratic there.  That is how it comes, and so it is measured.
     name = "curio"
-    lacks: ClassVar = {"virtual time": "no virtual clock"}
+    about: ClassVar = {"timeouts": "timeout_after()"}
+    lacks: ClassVar = {
+        "virtual time": "no virtual clock",
+        "cancellation": "one after the other, each waited for, quadratic in the number",
+    }
 
     def __init__(self, virtual: bool = False) -> None:
         import curio
@@ -151,6 +168,8 @@ class Curio(Peer):
         self.curio = curio
         self.sleep = curio.sleep
         self.spawn = curio.spawn
+        self.timeout = curio.timeout_after
+        self.group = curio.TaskGroup
 
     def run(self, worker: Callable[..., Any], rows: Rows) -> None:
         async def main() -> None:
@@ -164,14 +183,18 @@ class Curio(Peer):
 class Gevent(Peer):
     name = "gevent"
     style = "call"
+    about: ClassVar = {"groups": "pool.Group", "cancellation": "Group.kill()"}
     lacks: ClassVar = {"virtual time": "no virtual clock"}
 
     def __init__(self, virtual: bool = False) -> None:
         import gevent
+        import gevent.pool
 
         self.joinall = gevent.joinall
         self.sleep = gevent.sleep
         self.spawn = gevent.spawn
+        self.timeout = gevent.Timeout
+        self.group = gevent.pool.Group
 
     def run(self, worker: Callable[..., Any], rows: Rows) -> None:
         self.joinall([self.spawn(worker, *row) for row in rows])
@@ -180,7 +203,12 @@ class Gevent(Peer):
 class Simpy(Peer):
     name = "simpy"
     style = "yield"
-    lacks: ClassVar = {"real time": "a simulator: a timeout runs from the last event, not from now"}
+    lacks: ClassVar = {
+        "real time": "a simulator: a timeout runs from the last event, not from now",
+        "timeouts": "no block with a limit",
+        "groups": "no groups",
+        "cancellation": "an interrupt is one event of many, and ends nothing",
+    }
 
     def __init__(self, virtual: bool = False) -> None:
         import simpy
@@ -199,7 +227,12 @@ class Plain(Peer):
     name = "plain"
     release = "the datetime and heapq loop in plain_loop.py"
     about: ClassVar = {"virtual time": "a virtual now"}
-    lacks: ClassVar = {"tasks": "no tasks that could be joined"}
+    lacks: ClassVar = {
+        "tasks": "no tasks that could be joined",
+        "timeouts": "no timeouts",
+        "groups": "no groups",
+        "cancellation": "no cancellation",
+    }
 
     def __init__(self, virtual: bool = False) -> None:
         self.clock = VirtualClock() if virtual else RealClock()

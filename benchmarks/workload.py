@@ -61,7 +61,8 @@ class Workload:
     figures: Mapping[str, tuple[AtLeast | AtMost, ...]]
     size: Mapping[str, Any]
     quick: Mapping[str, Any] | None  # the size under --quick; None: left out there
-    needs: str = ""  # what a peer may lack: "real time", "virtual time", "tasks"
+    # What a peer may lack, as "real time", "virtual time", "tasks", "timeouts"; see peers.py
+    needs: str = ""
     rounds: int = 5
     timeout: float = 60.0
     million: bool = False  # peers only with --million
