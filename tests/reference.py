@@ -344,8 +344,9 @@ class TaskGroup:
         cause = scope.cause()  # before the failure of the block is one
         if exc is not None:
             scope.cancel_because("failure", failure(current_task(), exc), current_task())
+        end = Trap(Emptiness(self))
         while self.count or self.starting:
-            await Trap(Emptiness(self))
+            await end
         self.is_open = False
         scope.leave()
         rest = scope.rest_of(exc, cause)
@@ -650,7 +651,9 @@ class SleepingLoop:
             del task
 
     def park(self, task: Task, trap: Any) -> None:
-        task.payload, task.since = trap, self.now
+        if not (isinstance(trap, Emptiness) and trap is task.payload):
+            task.since = self.now  # else the wait goes on: its group has got another task
+        task.payload = trap
         if not (trap is None or isinstance(trap, (Until, Task, datetime, Emptiness, Start))):
             hint = "await one of sleeploop's own awaitables"
             task.thrown = TypeError(f"SleepingLoop cannot wait for {trap!r}; {hint}")
