@@ -180,6 +180,36 @@ task_set_base(TaskObject *task, ScopeObject *base)
     return old;
 }
 
+/* The task that this one waits for in TaskGroup.start(), if it was made in the scope `base`,
+ * borrowed; else NULL. It belongs to the one that waits. */
+static TaskObject *
+task_starting_child(const TaskObject *task, const ScopeObject *base)
+{
+    TaskObject *child = task->state == TASK_START && task->payload != NULL
+                            ? ((StartObject *)task->payload)->task
+                            : NULL;
+    return child != NULL && (child->flags & TASK_STARTING) && !task_done(child)
+                   && task_base_scope(child) == base
+               ? child
+               : NULL;
+}
+
+/* Likewise for the task and those that it takes with it: the one that it waits for in
+ * start(), and so on. */
+static ScopeObject *
+task_move(TaskObject *task, ScopeObject *to)
+{
+    ScopeObject *from = task_base_scope(task);
+    TaskObject *child = task_starting_child(task, from);
+    ScopeObject *old = task_set_base(task, to);
+    while (child != NULL) {
+        TaskObject *next = task_starting_child(child, from);
+        Py_XDECREF(task_set_base(child, to));  /* not the last reference: `old` is one */
+        child = next;
+    }
+    return old;
+}
+
 /* The scopes that a task has left open when it ends are as good as left. */
 COLD static void
 task_forget_scopes(TaskObject *task)

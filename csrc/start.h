@@ -93,15 +93,17 @@ start_started(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     }
     self->value = Py_NewRef(n_args > 0 ? args[0] : Py_None);
     self->has_started = 1;
-    ScopeObject *old = task_set_base(task, self->group->scope);
+    ScopeObject *old = task_move(task, self->group->scope);
     task->flags &= (uint16_t)~TASK_STARTING;
     self->group->count++;
-    ScopeObject *outermost = task_outermost_scope(task);
-    if (outermost != NULL) {
-        loop_spread(loop, outermost);
-    }
-    else {
-        loop_cause_changed(loop, task);
+    for (TaskObject *t = task; t != NULL; t = task_starting_child(t, self->group->scope)) {
+        ScopeObject *outermost = task_outermost_scope(t);
+        if (outermost != NULL) {
+            loop_spread(loop, outermost);
+        }
+        else {
+            loop_cause_changed(loop, t);
+        }
     }
     if (starter->state == TASK_START && starter->payload == op) {
         loop_wake(loop, starter);

@@ -118,12 +118,9 @@ task_py_cancel(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject 
         }
         scope->flags = SCOPE_OF_TASK;
         ScopeObject *old = NULL;
-        TaskObject *child = task->state == TASK_START && task->payload != NULL
-                                ? ((StartObject *)task->payload)->task
-                                : NULL;
-        if (child != NULL && outermost == NULL && (child->flags & TASK_STARTING)
-            && !task_done(child)) {
-            old = task_set_base(child, scope);  /* it belongs to the one that waits */
+        TaskObject *child = outermost == NULL ? task_starting_child(task, task->scope) : NULL;
+        if (child != NULL) {
+            old = task_move(child, scope);  /* it belongs to the one that waits */
         }
         scope_enter_outermost(scope, task);
         loop_cancel_by_call(loop, scope, reason);

@@ -417,16 +417,25 @@ class Task:
     def join_group(self, group: TaskGroup) -> None:
         self.group = group
         group.count += 1
-        self.move(group.cancel_scope)
-        self.loop.take_if_cancelled(self)
-        for scope in self.scopes[:1]:
-            for task in scope.tasks_inside():
-                self.loop.take_if_cancelled(task)
+        for moved in self.move(group.cancel_scope):
+            self.loop.take_if_cancelled(moved)
+            for scope in moved.scopes[:1]:
+                for task in scope.tasks_inside():
+                    self.loop.take_if_cancelled(task)
 
-    def move(self, base: CancelScope) -> None:
+    def starting(self) -> Task | None:
+        """The task that it waits for in start(), and that belongs to it."""
+        if self.state == "parked" and isinstance(self.payload, Start) and not self.scopes:
+            return self.payload.task
+        return None
+
+    def move(self, base: CancelScope) -> list[Task]:
+        """What has moved: those that belong to it come along."""
+        child = self.starting()
         self.base.tasks.remove(self)
         self.base = base
         base.tasks.append(self)
+        return [self, *(child.move(base) if child else ())]
 
     def cancel(self, reason: object = None) -> bool:
         """As if a scope around all that it does were cancelled."""
@@ -434,8 +443,9 @@ class Task:
             return False
         if self.own_scope is None:
             self.own_scope = own = CancelScope()
-            if self.state == "parked" and isinstance(self.payload, Start) and not self.scopes:
-                self.payload.task.move(own)  # belongs to this one until it has started
+            child = self.starting()
+            if child:
+                child.move(own)
             own.is_new, own.task = False, self
             self.scopes.insert(0, own)
             own.cancel_called_at(sys._getframe(1), reason)

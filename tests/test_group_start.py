@@ -555,3 +555,48 @@ def test_a_function_that_can_be_awaited_as_well():
         return await both()
 
     assert virtual(main()) == "done"
+
+
+# ---- a start() inside of a start() ---------------------------------------------
+
+
+def test_what_a_task_starts_joins_the_group_with_it():
+    """Another task says that it has started, while it still waits for one of its own."""
+
+    async def outer(group, *, started):
+        said.append(started)
+        await group.start(inner)
+
+    async def inner(*, started):
+        said[0]("ready")
+        await sleep(5)
+        started()
+
+    async def main():
+        async with TaskGroup() as group:
+            with CancelScope() as scope:
+                assert await group.start(outer, group) == "ready"
+            assert not scope.cancel_called
+            scope.cancel()  # which has been left
+        return now()
+
+    said = []
+    assert virtual(main()) == 5.0
+
+
+def test_what_a_task_starts_is_cancelled_with_it():
+    async def outer(group, *, started):
+        await group.start(never_ready)
+
+    async def main():
+        async with TaskGroup() as group:
+            task = create_task(start_in(group))
+            await sleep(1)
+            task.cancel("why")
+        assert task.cancelled()
+        return now()
+
+    async def start_in(group):
+        await group.start(outer, group)
+
+    assert virtual(main()) == 1.0
