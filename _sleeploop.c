@@ -35,11 +35,17 @@ static PyMethodDef module_methods[] = {
      check_awaitable_doc},
     {"_task_tree", module_py_task_tree, METH_O, task_tree_doc},
     {"_running_task", module_py_running_task, METH_O, running_task_doc},
+    {"_thread_begins", module_py_thread_begins, METH_O, thread_begins_doc},
+    {"_thread_ends", module_py_thread_ends, METH_O, thread_ends_doc},
+    {"_executor", (PyCFunction)(void (*)(void))module_py_executor, METH_FASTCALL, executor_doc},
+    {"_unseen", module_py_unseen, METH_O, unseen_doc},
     {NULL, NULL, 0, NULL},
 };
 
 PyDoc_STRVAR(deadlock_error_doc,
 "Every task waits, and nothing could ever wake one. The message tells who waits for what.\n");
+PyDoc_STRVAR(lag_error_doc,
+"The loop is further behind its schedule than its `strict` allows.\n");
 PyDoc_STRVAR(loop_closed_error_doc, "The loop has run already; a loop runs once.\n");
 
 /* Creates *type from spec and adds it to the module under its own name if `exported`. */
@@ -107,6 +113,8 @@ module_exec(PyObject *module)
         || PyModule_AddType(module, (PyTypeObject *)state->CancelledError) < 0
         || add_exception(module, "sleeploop.DeadlockError", deadlock_error_doc,
                          PyExc_RuntimeError, &state->DeadlockError) < 0
+        || add_exception(module, "sleeploop.LagError", lag_error_doc, PyExc_RuntimeError,
+                         &state->LagError) < 0
         || add_exception(module, "sleeploop.LoopClosedError", loop_closed_error_doc,
                          PyExc_RuntimeError, &state->LoopClosedError) < 0) {
         return -1;
@@ -130,6 +138,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->StatsType);
     Py_VISIT(state->CancelledError);
     Py_VISIT(state->DeadlockError);
+    Py_VISIT(state->LagError);
     Py_VISIT(state->LoopClosedError);
     Py_VISIT(state->datetime_type);
     Py_VISIT(state->timedelta_type);
@@ -155,6 +164,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->StatsType);
     Py_CLEAR(state->CancelledError);
     Py_CLEAR(state->DeadlockError);
+    Py_CLEAR(state->LagError);
     Py_CLEAR(state->LoopClosedError);
     Py_CLEAR(state->datetime_type);
     Py_CLEAR(state->timedelta_type);

@@ -214,57 +214,60 @@ check_coroutine(ModuleState *state, const char *function, PyObject *coro)
     return 0;
 }
 
+/* Judges what came of reading a speed from obj: 0, or -1 with an exception set. */
+static int
+speed_check(const char *source, PyObject *obj, double speed, int may_be_zero)
+{
+    PyObject *error = NULL;
+    if (speed == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            error = PyExc_TypeError;
+        }
+        else if (PyErr_ExceptionMatches(PyExc_OverflowError)  /* 10**400 */
+                 || (PyUnicode_Check(obj) && PyErr_ExceptionMatches(PyExc_ValueError))) {
+            error = PyExc_ValueError;
+        }
+        else {
+            return -1;
+        }
+    }
+    else if (!(speed > 0) && !(may_be_zero && speed == 0)) {  /* nan as well */
+        error = PyExc_ValueError;
+    }
+    if (error != NULL) {
+        raise_about(error, "%s must be a positive number or inf, not %U%s", source, obj,
+                    may_be_zero ? "; 0 pauses" : "");
+    }
+    return error == NULL ? 0 : -1;
+}
+
 /* speed=: positive, inf allowed. NULL or None: the environment's SLEEPLOOP_SPEED, else 1. */
 static int
 speed_from_object(PyObject *obj, double *speed)
 {
-    static const char wanted[] = "%s must be a positive number or inf, not %U%s";
-    PyObject *text = NULL;
-    const char *source = "speed";
-    if (obj == NULL || obj == Py_None) {
-        PyObject *os = PyImport_ImportModule("os");
-        PyObject *environ = os != NULL ? PyObject_GetAttrString(os, "environ") : NULL;
-        text = environ != NULL ? PyObject_CallMethod(environ, "get", "ss", "SLEEPLOOP_SPEED", "")
-                               : NULL;
-        Py_XDECREF(environ);
-        Py_XDECREF(os);
-        if (text == NULL) {
-            return -1;
-        }
-        if (!PyUnicode_Check(text) || PyUnicode_GET_LENGTH(text) == 0) {
-            Py_DECREF(text);
-            *speed = 1.0;
-            return 0;
-        }
-        obj = text;
-        source = "the environment variable SLEEPLOOP_SPEED";
+    if (obj != NULL && obj != Py_None) {
+        *speed = PyFloat_AsDouble(obj);
+        return speed_check("speed", obj, *speed, 0);
     }
-    int rc = -1;
-    PyObject *number = text != NULL ? PyFloat_FromString(text) : NULL;
-    if (text != NULL && number == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_ValueError)) {
-            raise_about(PyExc_ValueError, wanted, source, obj, "");
-        }
-        goto done;
+    PyObject *os = PyImport_ImportModule("os");
+    PyObject *environ = os != NULL ? PyObject_GetAttrString(os, "environ") : NULL;
+    PyObject *text = environ != NULL
+                         ? PyObject_CallMethod(environ, "get", "ss", "SLEEPLOOP_SPEED", "")
+                         : NULL;
+    Py_XDECREF(environ);
+    Py_XDECREF(os);
+    if (text == NULL) {
+        return -1;
     }
-    *speed = PyFloat_AsDouble(number != NULL ? number : obj);
-    if (*speed == -1.0 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
-            raise_about(PyExc_TypeError, wanted, source, obj, "");
-        }
-        else if (PyErr_ExceptionMatches(PyExc_OverflowError)) {  /* 10**400 */
-            raise_about(PyExc_ValueError, wanted, source, obj, "");
-        }
-        goto done;
+    int rc = 0;
+    *speed = 1.0;
+    if (PyUnicode_Check(text) && PyUnicode_GET_LENGTH(text) > 0) {
+        PyObject *number = PyFloat_FromString(text);
+        *speed = number != NULL ? PyFloat_AS_DOUBLE(number) : -1.0;
+        Py_XDECREF(number);
+        rc = speed_check("the environment variable SLEEPLOOP_SPEED", text, *speed, 0);
     }
-    if (!(*speed > 0)) {  /* nan as well */
-        raise_about(PyExc_ValueError, wanted, source, obj, "");
-        goto done;
-    }
-    rc = 0;
-done:
-    Py_XDECREF(number);
-    Py_XDECREF(text);
+    Py_DECREF(text);
     return rc;
 }
 

@@ -55,7 +55,7 @@ static PyObject *
 asyncgen_last(PyObject *op, PyObject *agen)
 {
     LoopObject *loop = (LoopObject *)op;
-    if (loop->tstate == NULL) {
+    if (loop->phase == LOOP_CLOSED) {
         Py_RETURN_NONE;  /* the run is over, and has closed what there was to close */
     }
     if (asyncgen_spawn_close(loop, agen) < 0) {

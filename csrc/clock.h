@@ -1,9 +1,9 @@
 /* clock.h: a loop's time, as int64 nanoseconds since its run began.
  *
- * One clock, three behaviours: real (speed 1), scaled (any other finite speed)
- * and virtual (speed inf), whose time stands still until it is made to jump.
- * All of it comes from CLOCK_MONOTONIC: a stepped wall clock moves nothing here.
- * Knows no Python object.
+ * One clock, four behaviours: real (speed 1), scaled (any other finite speed),
+ * paused (speed 0), and virtual (speed inf), whose time stands still until it is made
+ * to jump. All of it comes from CLOCK_MONOTONIC: a stepped wall clock moves nothing
+ * here. Knows no Python object.
  */
 #ifndef SLEEPLOOP_CLOCK_H
 #define SLEEPLOOP_CLOCK_H
@@ -17,14 +17,16 @@
 #define NS_PER_US INT64_C(1000)
 #define TIME_FOREVER INT64_MAX  /* a deadline that never comes */
 
-enum clock_mode { CLOCK_REAL, CLOCK_SCALED, CLOCK_VIRTUAL };
+enum clock_mode { CLOCK_REAL, CLOCK_SCALED, CLOCK_PAUSED, CLOCK_VIRTUAL };
 
 struct clock {
     enum clock_mode mode;
-    int running;
+    int started;     /* the run is on: time passes, if it does at this speed */
+    int ticking;     /* it passes by itself */
     double speed;
-    int64_t origin;  /* the monotonic time at which loop time was 0 */
-    int64_t frozen;  /* loop time while virtual, before the run (0) and after it */
+    int64_t origin;  /* while ticking: the monotonic time at which loop time was `base` */
+    int64_t base;    /* else: loop time */
+    int64_t limit;   /* it stops there; TIME_FOREVER: nowhere */
 };
 
 static inline int64_t
@@ -57,31 +59,22 @@ time_scale(int64_t ns, long double factor)
     return scaled >= (long double)TIME_FOREVER ? TIME_FOREVER : (int64_t)scaled;
 }
 
-/* speed is positive and not nan. */
-static inline void
-clock_init(struct clock *clock, double speed)
-{
-    *clock = (struct clock){
-        .mode = isinf(speed) ? CLOCK_VIRTUAL : speed == 1.0 ? CLOCK_REAL : CLOCK_SCALED,
-        .speed = speed,
-    };
-}
-
 /* Loop time while the monotonic clock reads `monotonic`. */
 static inline int64_t
 clock_at(const struct clock *clock, int64_t monotonic)
 {
     int64_t elapsed = monotonic - clock->origin;
-    return clock->mode == CLOCK_REAL ? elapsed : time_scale(elapsed, clock->speed);
+    if (clock->mode != CLOCK_REAL) {
+        elapsed = time_scale(elapsed, clock->speed);
+    }
+    int64_t now = time_add(clock->base, elapsed > 0 ? elapsed : 0);
+    return now < clock->limit ? now : clock->limit;
 }
 
 static inline int64_t
 clock_now(const struct clock *clock)
 {
-    if (clock->mode == CLOCK_VIRTUAL || !clock->running) {
-        return clock->frozen;
-    }
-    return clock_at(clock, clock_monotonic());
+    return clock->ticking ? clock_at(clock, clock_monotonic()) : clock->base;
 }
 
 /* A few milliseconds ago at most, for reports: a third of the price where the system
@@ -90,26 +83,57 @@ static inline int64_t
 clock_about_now(const struct clock *clock)
 {
 #ifdef CLOCK_MONOTONIC_COARSE
-    if (clock->mode != CLOCK_VIRTUAL && clock->running) {
-        int64_t now = clock_at(clock, clock_read(CLOCK_MONOTONIC_COARSE));
-        return now > 0 ? now : 0;
+    if (clock->ticking) {
+        return clock_at(clock, clock_read(CLOCK_MONOTONIC_COARSE));
     }
 #endif
     return clock_now(clock);
 }
 
+/* From now on it goes by what its fields say. */
+static inline void
+clock_rebase(struct clock *clock, int started, double speed)
+{
+    int64_t monotonic = clock_monotonic();
+    if (clock->ticking) {
+        clock->base = clock_at(clock, monotonic);
+    }
+    clock->origin = monotonic;
+    clock->started = started;
+    clock->speed = speed;
+    clock->mode = isinf(speed)     ? CLOCK_VIRTUAL
+                  : speed == 0.0   ? CLOCK_PAUSED
+                  : speed == 1.0   ? CLOCK_REAL
+                                   : CLOCK_SCALED;
+    clock->ticking = started && clock->mode <= CLOCK_SCALED;
+}
+
+/* speed is not negative and not nan. */
+static inline void
+clock_init(struct clock *clock, double speed)
+{
+    *clock = (struct clock){.limit = TIME_FOREVER};
+    clock_rebase(clock, 0, speed);
+}
+
+static inline void
+clock_set_speed(struct clock *clock, double speed)
+{
+    clock_rebase(clock, clock->started, speed);
+}
+
 static inline void
 clock_start(struct clock *clock)
 {
-    clock->origin = clock_monotonic();
-    clock->running = 1;
+    if (!clock->started) {
+        clock_rebase(clock, 1, clock->speed);
+    }
 }
 
 static inline void
 clock_stop(struct clock *clock)
 {
-    clock->frozen = clock_now(clock);
-    clock->running = 0;
+    clock_rebase(clock, 0, clock->speed);
 }
 
 /* Virtual time only: to `when`, never back. */
@@ -117,8 +141,8 @@ static inline void
 clock_jump(struct clock *clock, int64_t when)
 {
     assert(clock->mode == CLOCK_VIRTUAL);
-    if (when > clock->frozen) {
-        clock->frozen = when;
+    if (when > clock->base) {
+        clock->base = when;
     }
 }
 
@@ -127,14 +151,14 @@ clock_jump(struct clock *clock, int64_t when)
 static inline int64_t
 clock_real_deadline(const struct clock *clock, int64_t when)
 {
-    if (when == TIME_FOREVER) {
+    if (when == TIME_FOREVER || !clock->ticking) {
         return TIME_FOREVER;
     }
+    int64_t left = when - clock->base;
     if (clock->mode == CLOCK_SCALED) {
-        int64_t real = time_scale(when, 1.0L / clock->speed);
-        when = time_add(real, 1);
+        left = time_add(time_scale(left, 1.0L / clock->speed), 1);
     }
-    return time_add(clock->origin, when);
+    return time_add(clock->origin, left > 0 ? left : 0);
 }
 
 #endif /* SLEEPLOOP_CLOCK_H */

@@ -5,11 +5,12 @@
 #include "loop.h"
 
 PyDoc_STRVAR(run_doc,
-"run($module, coro, *, speed=None, start=None, debug=None)\n--\n\n"
+"run($module, coro, *, speed=None, start=None, debug=None, seed=0, strict=None,\n"
+"    shuffle=None)\n--\n\n"
 "Run one main coroutine on a loop of its own and return its result. When it ends,\n"
 "the tasks that are left are cancelled and run their cleanup.\n"
 "\n"
-"speed, start, debug and the errors are those of SleepingLoop() and its\n"
+"The other arguments and the errors are those of SleepingLoop() and its\n"
 "run_until_complete().\n"
 "\n"
 ">>> import math, sleeploop\n"
@@ -22,9 +23,9 @@ PyDoc_STRVAR(run_doc,
 static PyObject *
 module_py_run(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
-    static const char *const names[] = {"coro", "speed", "start", "debug", NULL};
+    static const char *const names[] = {"coro", OPTION_NAMES, NULL};
     ModuleState *state = PyModule_GetState(module);
-    PyObject *given[4];
+    PyObject *given[1 + N_OPTIONS];
     if (args_parse("run()", names, 1, 1, args, n_args, kwnames, given) < 0
         || check_coroutine(state, "run()", given[0]) < 0) {
         return NULL;
@@ -33,7 +34,7 @@ module_py_run(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObje
     LoopObject *loop = (LoopObject *)loop_tp_new(state->LoopType, NULL, NULL);
     PyObject *results = NULL;
     if (coros != NULL && loop != NULL
-        && loop_init(loop, coros, given[1], given[2], given[3], 1) == 0) {
+        && loop_init(loop, coros, given + 1, 1) == 0) {
         if (loop_check_runnable(loop, "run()") == 0) {
             results = loop_run(loop);
         }

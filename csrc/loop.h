@@ -2,8 +2,9 @@
 #ifndef SLEEPLOOP_LOOP_H
 #define SLEEPLOOP_LOOP_H
 
+#include "drive.h"
 #include "group.h"
-#include "run.h"
+#include "options.h"
 #include "stats.h"
 #include "timeout.h"
 
@@ -31,6 +32,7 @@ loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
     ring_init(&loop->live);
     ring_init(&loop->unseen);
     clock_init(&loop->clock, 1.0);
+    loop->strict = TIME_FOREVER;
     return (PyObject *)loop;
 }
 
@@ -80,65 +82,34 @@ check_coroutines(ModuleState *state, PyObject *coros)
     return 0;
 }
 
-/* What loop time 0 stands for. A fixed moment at speed inf, so that two runs tell
- * the same; the wall clock itself at speed 1; else where that stands at the start. */
+/* coros: a tuple. given: see options.h. */
 static int
-start_from_object(ModuleState *state, PyObject *start, double speed, int64_t *wall_origin)
+loop_init(LoopObject *loop, PyObject *coros, PyObject *const given[N_OPTIONS], int main_only)
 {
-    PyObject *fixed = NULL;
-    if (start != NULL && start != Py_None) {
-        if (!is_datetime(state, start)) {
-            raise_about(PyExc_TypeError, "%s must be a datetime, not %U%s", "start", start, "");
-            return -1;
-        }
-        fixed = Py_NewRef(start);
-    }
-    else if (isinf(speed)) {
-        fixed = PyObject_CallFunction(state->datetime_type, "iii", 2000, 1, 1);
-        if (fixed == NULL) {
-            return -1;
-        }
-    }
-    else {
-        *wall_origin = WALL_AT_START;
-        return 0;
-    }
-    int rc = wall_from_datetime(state, fixed, wall_origin);
-    if (rc == 0 && (*wall_origin < WALL_MIN || *wall_origin > WALL_MAX)) {
-        raise_about(PyExc_ValueError, "%s: %U is too near to an end of the calendar%s", "start",
-                    fixed, "");
-        rc = -1;
-    }
-    Py_DECREF(fixed);
-    return rc;
-}
-
-static int
-loop_init(LoopObject *loop, PyObject *coros, PyObject *speed_obj, PyObject *start,
-          PyObject *debug_obj, int main_only)
-{
-    double speed;
-    int64_t wall_origin;
-    int debug;
+    struct loop_options options;
     /* Python code, which may call __init__() itself: nothing is changed before it is over. */
-    if (speed_from_object(speed_obj, &speed) < 0 || debug_from_object(debug_obj, &debug) < 0
-        || start_from_object(loop->state, start, speed, &wall_origin) < 0
-        || check_coroutines(loop->state, coros) < 0) {
+    if (options_parse(loop->state, given, &options) < 0) {
         return -1;
+    }
+    PyObject *roots = NULL;
+    if (check_coroutines(loop->state, coros) < 0) {
+        goto failed;
     }
     if (loop->initialised) {
         PyErr_SetString(PyExc_RuntimeError, "SleepingLoop.__init__() was called before");
-        return -1;
+        goto failed;
     }
-    PyObject *roots = PyTuple_New(PyTuple_GET_SIZE(coros));
+    roots = PyTuple_New(PyTuple_GET_SIZE(coros));
     if (roots == NULL) {
-        return -1;
+        goto failed;
     }
     loop->initialised = LOOP_HALF_MADE;
-    loop->debug = (uint8_t)debug;
-    clock_init(&loop->clock, speed);
-    loop->wall_origin = wall_origin;
-    loop->wall_is_system = wall_origin == WALL_AT_START && loop->clock.mode == CLOCK_REAL;
+    loop->debug = (uint8_t)options.debug;
+    clock_init(&loop->clock, options.speed);
+    loop->wall_origin = options.wall_origin;
+    loop->wall_is_system =
+        options.wall_origin == WALL_AT_START && loop->clock.mode == CLOCK_REAL;
+    loop->strict = options.strict;
     loop->main_only = (uint8_t)main_only;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(coros); i++) {
         TaskObject *task = loop_spawn(loop, PyTuple_GET_ITEM(coros, i), NULL, NULL, loop->root,
@@ -146,82 +117,52 @@ loop_init(LoopObject *loop, PyObject *coros, PyObject *speed_obj, PyObject *star
         if (task == NULL) {
             loop_discard_tasks(loop);
             loop->initialised = 0;
-            Py_DECREF(roots);
-            return -1;
+            goto failed;
         }
         PyTuple_SET_ITEM(roots, i, (PyObject *)task);
     }
     loop->roots = roots;
+    loop->seed = options.seed;
+    loop->shuffle = options.shuffle;
     loop->initialised = LOOP_MADE;
     return 0;
+failed:
+    Py_XDECREF(roots);
+    options_clear(&options);
+    return -1;
 }
 
 static int
 loop_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"speed", "start", "debug", NULL};
-    PyObject *speed = NULL, *start = NULL, *debug = NULL;
+    static char *names[] = {OPTION_NAMES, NULL};
+    PyObject *given[N_OPTIONS] = {NULL};
     PyObject *none = PyTuple_New(0);  /* the coroutines take all positions */
     if (none == NULL) {
         return -1;
     }
-    int ok = PyArg_ParseTupleAndKeywords(none, kwargs, "|$OOO:SleepingLoop", names, &speed, &start,
-                                         &debug);
+    int ok = PyArg_ParseTupleAndKeywords(none, kwargs, "|$OOOOOO:SleepingLoop", names, &given[0],
+                                         &given[1], &given[2], &given[3], &given[4], &given[5]);
     Py_DECREF(none);
-    return ok ? loop_init((LoopObject *)op, args, speed, start, debug, 0) : -1;
+    return ok ? loop_init((LoopObject *)op, args, given, 0) : -1;
 }
 
 /* ---- methods --------------------------------------------------------------------------------- */
 
-PyDoc_STRVAR(loop_run_until_complete_doc,
-"run_until_complete($self, /)\n--\n\n"
-"Run until all tasks but the daemons are done, and return the results of the\n"
-"coroutines given to SleepingLoop(), a list in the order given. Once.\n"
-"\n"
-"If one of those fails, the others are cancelled, run their `finally` blocks, and\n"
-"its exception is raised as it is; of several, an ExceptionGroup. Failures of\n"
-"other tasks that nobody retrieved are raised, too.\n"
-"\n"
-"Raises DeadlockError if every task waits and nothing could wake one,\n"
-"KeyboardInterrupt after Ctrl-C, LoopClosedError if the loop has run before,\n"
-"RuntimeError inside another run, and OSError if there is no descriptor left to\n"
-"wait with.\n"
-"\n"
-">>> import math, sleeploop\n"
-">>> async def double(x):\n"
-"...     await sleeploop.sleep(10 - x)\n"
-"...     return 2 * x\n"
-">>> loop = sleeploop.SleepingLoop(double(1), double(2), speed=math.inf)\n"
-">>> loop.run_until_complete(), loop.time()\n"
-"([2, 4], 9.0)\n");
-
-static PyObject *
-loop_py_run_until_complete(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    LoopObject *loop = (LoopObject *)op;
-    if (loop_check_runnable(loop, "run_until_complete()") < 0) {
-        return NULL;
-    }
-    Py_INCREF(loop);  /* whatever runs may drop the caller's */
-    PyObject *results = loop_run(loop);
-    Py_DECREF(loop);
-    return results;
-}
-
-/* 0 if a task can be added here and now. */
+/* 0 if the loop has not come to its end. */
 static int
-loop_check_accepts(LoopObject *loop)
+loop_check_usable(LoopObject *loop, const char *function)
 {
     if (loop->initialised != LOOP_MADE) {
         PyErr_SetString(PyExc_RuntimeError, "SleepingLoop.__init__() was not called");
         return -1;
     }
     if (loop->phase == LOOP_CLOSED) {
-        PyErr_SetString(loop->state->LoopClosedError,
-                        "create_task(): this loop has run already; make a new SleepingLoop");
+        PyErr_Format(loop->state->LoopClosedError,
+                     "%s: this loop has run already; make a new SleepingLoop", function);
         return -1;
     }
-    return loop_need_thread(loop, "create_task()");
+    return 0;
 }
 
 /* create_task() of the loop and of the module: loop is borrowed, and may run in another thread. */
@@ -236,7 +177,8 @@ loop_create_task(LoopObject *loop, PyObject *const *args, Py_ssize_t n_args, PyO
     int daemon = given[2] != NULL ? PyObject_IsTrue(given[2]) : 0;
     if (daemon < 0 || check_coroutine(loop->state, "create_task()", given[0]) < 0
         || context_from_object(given[3], &context) < 0
-        || loop_check_accepts(loop) < 0  /* after them: they run Python */
+        || loop_check_usable(loop, "create_task()") < 0  /* after them: they run Python */
+        || loop_need_thread(loop, "create_task()") < 0
         || task_name_from_object(given[1], &name) < 0) {
         return NULL;
     }
@@ -318,12 +260,172 @@ loop_py_tasks(PyObject *op, PyObject *Py_UNUSED(ignored))
     return tasks;
 }
 
+PyDoc_STRVAR(loop_call_soon_threadsafe_doc,
+"call_soon_threadsafe($self, function, /, *args)\n--\n\n"
+"Have the loop call function(*args), in its own thread, in its next pass; the one thing\n"
+"that another thread may do with a loop. Wakes the loop if it waits. Calls come in the\n"
+"order in which they were given, in a copy of the caller's context. What the function\n"
+"returns is dropped; what it raises ends the run, as in a signal handler.\n"
+"\n"
+"A loop in virtual time knows nothing of a thread that has yet to call: it goes on, or\n"
+"reports a deadlock. Use to_thread() for a result that it is to wait for.\n"
+"\n"
+"Raises TypeError for what cannot be called, and LoopClosedError after the run.\n"
+"\n"
+">>> import threading, sleeploop\n"
+">>> async def main():\n"
+"...     loop = sleeploop.current_loop()\n"
+"...     with sleeploop.CancelScope() as scope:\n"
+"...         threading.Timer(0.01, loop.call_soon_threadsafe, [scope.cancel]).start()\n"
+"...         await sleeploop.sleep_forever()\n"
+"...     return 'woken'\n"
+">>> sleeploop.run(main(), speed=1)\n"
+"'woken'\n");
+
+static PyObject *
+loop_py_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (n_args == 0 || !PyCallable_Check(args[0])) {
+        if (n_args == 0) {
+            PyErr_SetString(PyExc_TypeError, "call_soon_threadsafe() needs a function to call");
+        }
+        else {
+            raise_about(PyExc_TypeError, "%s takes a function, not %U%s", "call_soon_threadsafe()",
+                        args[0], "");
+        }
+        return NULL;
+    }
+    PyObject *context = PyContext_CopyCurrent();
+    PyObject *call = context != NULL ? call_pack(context, args, n_args) : NULL;
+    Py_XDECREF(context);
+    int rc = call == NULL || loop_check_usable(loop, "call_soon_threadsafe()") < 0
+                     || loop_add_call(loop, call) < 0
+                 ? -1
+                 : 0;
+    Py_XDECREF(call);
+    return rc == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+PyDoc_STRVAR(loop_random_doc,
+"random($self, name, /)\n--\n\n"
+"The stream of random numbers of that name, a random.Random, seeded with the loop's\n"
+"`seed` and the name: each name has its own, whichever is asked for first and however\n"
+"much is drawn from the others. The same object each time.\n"
+"\n"
+"Raises TypeError if name is no str.\n"
+"\n"
+">>> import sleeploop\n"
+">>> a, b = sleeploop.SleepingLoop(seed=1), sleeploop.SleepingLoop(seed=1)\n"
+">>> a.random('arrivals').random(), a.random('service').random()\n"
+"(0.5567104043161017, 0.6604138987165914)\n"
+">>> b.random('service').random(), b.random('arrivals').random()\n"
+"(0.6604138987165914, 0.5567104043161017)\n");
+
+static PyObject *
+loop_py_random(PyObject *op, PyObject *name)
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (!PyUnicode_Check(name)) {
+        raise_about(PyExc_TypeError, "%s takes the name of a stream, a str, not %U%s", "random()",
+                    name, "");
+        return NULL;
+    }
+    if (loop->initialised != LOOP_MADE) {
+        PyErr_SetString(PyExc_RuntimeError, "SleepingLoop.__init__() was not called");
+        return NULL;
+    }
+    PyObject *key = PyUnicode_FromObject(name);  /* an exact str: to look it up runs no Python */
+    PyObject *stream = NULL, *module = NULL, *seed = NULL;
+    if (key == NULL || (loop->streams == NULL && (loop->streams = PyDict_New()) == NULL)) {
+        goto done;
+    }
+    stream = PyDict_GetItemWithError(loop->streams, key);
+    if (stream != NULL || PyErr_Occurred()) {
+        Py_XINCREF(stream);
+        goto done;
+    }
+    /* A str as seed: random.seed() takes its SHA-512, the same in every version of Python. */
+    module = PyImport_ImportModule("random");
+    seed = module != NULL ? PyUnicode_FromFormat("%S %U", loop->seed, key) : NULL;
+    PyObject *made = seed != NULL ? PyObject_CallMethod(module, "Random", "O", seed) : NULL;
+    if (made != NULL) {
+        stream = PyDict_SetDefault(loop->streams, key, made);  /* another thread may have been here */
+        Py_XINCREF(stream);
+        Py_DECREF(made);
+    }
+done:
+    Py_XDECREF(seed);
+    Py_XDECREF(module);
+    Py_XDECREF(key);
+    return stream;
+}
+
 /* ---- attributes, repr, life ------------------------------------------------------------------ */
 
 static PyObject *
 loop_get_speed(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyFloat_FromDouble(((LoopObject *)op)->clock.speed);
+}
+
+/* loop.speed = ... */
+static int
+loop_set_speed(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "speed cannot be deleted");
+        return -1;
+    }
+    double speed = PyFloat_AsDouble(value);
+    if (speed_check("speed", value, speed, 1) < 0 || loop_check_usable(loop, "speed") < 0
+        || loop_need_thread(loop, "setting speed") < 0) {
+        return -1;
+    }
+    clock_set_speed(&loop->clock, speed);
+    if (loop->wall_origin == WALL_AT_START) {  /* not begun yet */
+        loop->wall_is_system = loop->clock.mode == CLOCK_REAL;
+    }
+    else if (loop->wall_is_system && loop->clock.mode != CLOCK_REAL) {
+        loop->wall_is_system = 0;  /* for good: from here on it is told by loop time */
+        loop->wall_origin = wall_now() - clock_now(&loop->clock) / NS_PER_US;
+    }
+    return 0;
+}
+
+static PyObject *
+loop_get_lag(PyObject *op, void *Py_UNUSED(closure))
+{
+    LoopObject *loop = (LoopObject *)op;
+    int64_t when, now = clock_now(&loop->clock), lag = loop->lag;
+    if (timeq_next(&loop->timers, &when) && now - when > lag) {
+        lag = now - when;
+    }
+    return seconds_object(lag);
+}
+
+static PyObject *
+loop_get_schedule(PyObject *op, void *Py_UNUSED(closure))
+{
+    const struct shuffle *shuffle = ((LoopObject *)op)->shuffle;
+    if (shuffle == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (shuffle->lost) {
+        return PyErr_NoMemory();
+    }
+    size_t n = shuffle->made;
+    PyObject *schedule = PyTuple_New((Py_ssize_t)n);
+    for (size_t i = 0; schedule != NULL && i < n; i++) {
+        PyObject *choice = PyLong_FromLong(shuffle->choices[i]);
+        if (choice == NULL) {
+            Py_CLEAR(schedule);
+            break;
+        }
+        PyTuple_SET_ITEM(schedule, (Py_ssize_t)i, choice);
+    }
+    return schedule;
 }
 
 static PyObject *
@@ -335,8 +437,8 @@ loop_get_debug(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 loop_tp_repr(PyObject *op)
 {
-    static const char *const phases[] = {"not started", "running", "cancelling", "finalizing",
-                                         "closed"};
+    static const char *const phases[] = {"not started", "suspended",  "running",
+                                         "cancelling",  "finalizing", "closed"};
     LoopObject *loop = (LoopObject *)op;
     PyObject *time = seconds_object(clock_now(&loop->clock));
     PyObject *speed = loop_get_speed(op, NULL);
@@ -371,6 +473,9 @@ loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(loop->unlisted);
     Py_VISIT(loop->asyncgens);
     Py_VISIT(loop->created);
+    Py_VISIT(loop->calls);
+    Py_VISIT(loop->streams);
+    Py_VISIT(loop->executor);
     return 0;
 }
 
@@ -386,7 +491,20 @@ loop_tp_clear(PyObject *op)
     Py_CLEAR(loop->unlisted);
     Py_CLEAR(loop->asyncgens);
     Py_CLEAR(loop->created);
+    Py_CLEAR(loop->calls);
+    Py_CLEAR(loop->streams);
+    Py_CLEAR(loop->executor);
     return 0;
+}
+
+/* A loop that was driven and neither run to its end nor closed is garbage. */
+static void
+loop_tp_finalize(PyObject *op)
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (loop->phase == LOOP_SUSPENDED && !ring_empty(&loop->live)) {
+        loop_drop_suspended(loop);
+    }
 }
 
 static void
@@ -400,6 +518,8 @@ loop_tp_dealloc(PyObject *op)
     }
     (void)loop_tp_clear(op);
     Py_XDECREF(loop->root);  /* not in tp_clear: its tasks may outlive that */
+    Py_XDECREF(loop->seed);
+    shuffle_free(loop->shuffle);
     idle_close(&loop->idle);
     timeq_clear(&loop->timers);
     type->tp_free(op);
@@ -407,8 +527,9 @@ loop_tp_dealloc(PyObject *op)
 }
 
 PyDoc_STRVAR(loop_type_doc,
-"SleepingLoop(*coros, speed=None, start=None, debug=None)\n--\n\n"
-"An event loop for coroutines that sleep. It runs once, in one thread.\n"
+"SleepingLoop(*coros, speed=None, start=None, debug=None, seed=0, strict=None,\n"
+"             shuffle=None)\n--\n\n"
+"An event loop for coroutines that sleep. It runs once, in one thread at a time.\n"
 "\n"
 "coros: coroutines, or anything with send, throw and close.\n"
 "speed: how fast loop time passes: 1.0 is real time, 60 a minute a second,\n"
@@ -420,6 +541,12 @@ PyDoc_STRVAR(loop_type_doc,
 "debug: each task remembers where it was made, and a step that holds the loop for\n"
 "    more than 100 ms is logged while it does. The default is the environment\n"
 "    variable SLEEPLOOP_DEBUG, 1 or 0, or else False.\n"
+"seed: an int, from which the streams of random() are made.\n"
+"strict: seconds of loop time, or a timedelta: the run fails with LagError once the\n"
+"    loop is further behind its schedule than that.\n"
+"shuffle: an int: of several tasks that are ready the next one is drawn at random,\n"
+"    with this seed, instead of first in, first out; or the `schedule` of another\n"
+"    loop, to draw the same again.\n"
 "\n"
 "Raises TypeError for what is no coroutine, speed or datetime, ValueError for a\n"
 "speed that is not positive, and RuntimeError for a coroutine that has been\n"
@@ -450,11 +577,33 @@ static PyMethodDef loop_methods[] = {
     {"now", (PyCFunction)(void (*)(void))loop_py_now, METH_FASTCALL | METH_KEYWORDS, loop_now_doc},
     {"tasks", loop_py_tasks, METH_NOARGS, loop_tasks_doc},
     {"stats", loop_py_stats, METH_NOARGS, loop_stats_doc},
+    {"run_until", loop_py_run_until, METH_O, loop_run_until_doc},
+    {"step", loop_py_step, METH_NOARGS, loop_step_doc},
+    {"next_wake_time", loop_py_next_wake_time, METH_NOARGS, loop_next_wake_time_doc},
+    {"close", loop_py_close, METH_NOARGS, loop_close_doc},
+    {"call_soon_threadsafe", (PyCFunction)(void (*)(void))loop_py_call_soon_threadsafe,
+     METH_FASTCALL, loop_call_soon_threadsafe_doc},
+    {"random", loop_py_random, METH_O, loop_random_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef loop_getset[] = {
-    {"speed", loop_get_speed, NULL, PyDoc_STR("How fast loop time passes, a float."), NULL},
+    {"speed", loop_get_speed, loop_set_speed,
+     PyDoc_STR("How fast loop time passes, a float. Can be set, also during the run: 0 pauses,\n"
+               "inf jumps from wake-up to wake-up. Loop time goes on from where it stands.\n"
+               "Raises TypeError or ValueError for what is no speed, LoopClosedError after the\n"
+               "run, and RuntimeError in another thread than the one that runs the loop."),
+     NULL},
+    {"lag", loop_get_lag, NULL,
+     PyDoc_STR("How far the loop is behind its schedule, seconds of loop time, a float: by how\n"
+               "much the oldest timer is late that has fired in this pass, or is due. 0.0 in\n"
+               "virtual time."),
+     NULL},
+    {"schedule", loop_get_schedule, NULL,
+     PyDoc_STR("With shuffle=: the choices made so far, a tuple of ints, one for each moment at\n"
+               "which several tasks were ready: which of them went next, 0 for the first. As\n"
+               "shuffle= of another loop it makes the same ones. Else None."),
+     NULL},
     {"debug", loop_get_debug, NULL,
      PyDoc_STR("Whether tasks remember where they were made, and slow steps are logged."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -470,6 +619,7 @@ static PyType_Slot loop_slots[] = {
     {Py_tp_new, loop_tp_new},
     {Py_tp_init, loop_tp_init},
     {Py_tp_dealloc, loop_tp_dealloc},
+    {Py_tp_finalize, loop_tp_finalize},
     {Py_tp_traverse, loop_tp_traverse},
     {Py_tp_clear, loop_tp_clear},
     {Py_tp_repr, loop_tp_repr},

@@ -6,6 +6,7 @@
 #include "idle.h"
 #include "lateness.h"
 #include "readyq.h"
+#include "shuffle.h"
 #include "timeq.h"
 
 #include <pthread.h>
@@ -44,6 +45,8 @@ enum task_flags {
     TASK_THROW_CANCEL = 1 << 6, /* ready, and a CancelledError is to be thrown */
     TASK_TIMED = 1 << 7,        /* ready because a timer fired */
     TASK_STARTING = 1 << 8,     /* TaskGroup.start() made it and still waits for started() */
+    TASK_WALL = 1 << 9,         /* parked until a moment of the system's wall clock, or ready
+                                   since; counted in loop->wall_sleepers */
 };
 
 struct TaskObject {
@@ -230,10 +233,19 @@ typedef struct {
 
 enum loop_phase {
     LOOP_NEW,        /* made, or not even initialised */
+    LOOP_SUSPENDED,  /* between two calls of run_until() or step() */
     LOOP_RUNNING,
     LOOP_CANCELLING, /* everything has been cancelled and runs its cleanup */
     LOOP_FINALIZING, /* no task is left; async generators are being closed */
     LOOP_CLOSED,
+};
+
+/* What a call drives the loop to. */
+enum loop_goal {
+    GOAL_END,   /* the end of the run */
+    GOAL_TIME,  /* the clock's limit */
+    GOAL_TASK,  /* the end of a task */
+    GOAL_PASS,  /* the end of one pass, without waiting */
 };
 
 /* The thread of watchdog.h; the atomic fields are read there without the GIL. */
@@ -255,12 +267,14 @@ struct LoopObject {
                                when the interpreter ends, so not for dealloc or clear */
     PyObject *weakrefs;
     enum loop_phase phase;
+    enum loop_goal goal;
     uint8_t initialised;    /* 0, LOOP_HALF_MADE or LOOP_MADE */
     uint8_t main_only;      /* run(): the first root's end is the run's end */
     uint8_t main_thread;    /* the run is where Python's signal handlers run */
     uint8_t interrupted;    /* Ctrl-C came */
     uint8_t abandoned;      /* it came twice, or cleanup cannot go on: stop right away */
     uint8_t idling;         /* inside the idle wait, without the GIL */
+    uint8_t stalled;        /* a task is waited for, and nothing can ever wake one */
     uint8_t wall_is_system; /* now() is the system's wall clock */
     uint8_t debug;          /* each task remembers where it was made; slow steps are logged */
     struct clock clock;
@@ -272,6 +286,17 @@ struct LoopObject {
     size_t ready_len;
     size_t live_waited;     /* live tasks that the run waits for: no daemons */
     size_t live_forever;    /* live tasks in TASK_FOREVER that a signal may yet wake */
+    size_t wall_sleepers;   /* live tasks with TASK_WALL */
+    int64_t wall_lead;      /* by how much the system's wall clock was ahead of loop time when
+                               the first of them was parked; nanoseconds */
+    size_t threads;         /* calls of to_thread() that are under way */
+    PyObject *calls;        /* owned list of what call_soon_threadsafe() was given; NULL: nothing */
+    struct shuffle *shuffle; /* owned; NULL: first in, first out */
+    int64_t strict;         /* how far the loop may lag; TIME_FOREVER: as it likes */
+    int64_t lag;            /* how late the oldest of the timers was that fired in this pass */
+    PyObject *seed;         /* owned int */
+    PyObject *streams;      /* owned dict: name -> random.Random; NULL: none yet */
+    PyObject *executor;     /* owned: what to_thread() runs things in; NULL: nothing yet */
     uint32_t next_number;
     TaskObject *current;    /* borrowed: the task whose step is under way, or NULL */
     PyObject *roots;        /* owned tuple of the tasks given to the loop */

@@ -40,6 +40,20 @@ park_until(LoopObject *loop, TaskObject *task, int64_t now, int64_t when, PyObje
     }
 }
 
+/* Likewise until a moment of the loop's wall clock, which may be the system's. Steals trap. */
+static void
+park_until_wall(LoopObject *loop, TaskObject *task, int64_t wall, PyObject *trap_steal)
+{
+    if (loop->wall_is_system) {
+        if (loop->wall_sleepers == 0) {
+            loop->wall_lead = loop_wall_lead(loop);
+        }
+        loop->wall_sleepers++;
+        task->flags |= TASK_WALL;
+    }
+    park_until(loop, task, clock_now(&loop->clock), loop_time_of_wall(loop, wall), trap_steal);
+}
+
 /* Behind the others that wait for the same task. Steals trap. */
 static void
 park_join(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
@@ -99,7 +113,7 @@ park_datetime(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
         park_cancelled(loop, task, trap_steal);
         return;
     }
-    park_until(loop, task, clock_now(&loop->clock), loop_time_of_wall(loop, wall), trap_steal);
+    park_until_wall(loop, task, wall, trap_steal);
 }
 
 /* For a hint only: an attribute that fails is none. */
@@ -198,6 +212,10 @@ loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     switch (kind) {
     case TRAP_OF_SLEEP: {
         SleepObject *sleep = (SleepObject *)trap_steal;
+        if (sleep->kind == SLEEP_UNTIL_WALL) {
+            park_until_wall(loop, task, sleep->time, trap_steal);
+            break;
+        }
         park_until(loop, task, sleep->started, sleep_deadline(loop, sleep), trap_steal);
         break;
     }

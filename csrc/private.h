@@ -131,4 +131,84 @@ module_py_running_task(PyObject *module, PyObject *op)
     return Py_NewRef(task != NULL ? (PyObject *)task : Py_None);
 }
 
+/* For the functions below: the loop, borrowed, or NULL with a TypeError. */
+static LoopObject *
+need_loop(PyObject *module, const char *function, PyObject *op)
+{
+    ModuleState *state = PyModule_GetState(module);
+    return need_type(function, state->LoopType, op) == 0 ? (LoopObject *)op : NULL;
+}
+
+PyDoc_STRVAR(thread_begins_doc,
+"_thread_begins($module, loop, /)\n--\n\n"
+"A thread works for the loop: virtual time stands still, and there is no deadlock.\n");
+
+static PyObject *
+module_py_thread_begins(PyObject *module, PyObject *op)
+{
+    LoopObject *loop = need_loop(module, "_thread_begins()", op);
+    if (loop == NULL) {
+        return NULL;
+    }
+    loop->threads++;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(thread_ends_doc,
+"_thread_ends($module, loop, /)\n--\n\n"
+"Its result has arrived. To be called by the loop, with call_soon_threadsafe().\n");
+
+static PyObject *
+module_py_thread_ends(PyObject *module, PyObject *op)
+{
+    LoopObject *loop = need_loop(module, "_thread_ends()", op);
+    if (loop == NULL) {
+        return NULL;
+    }
+    loop->threads -= loop->threads > 0;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(executor_doc,
+"_executor($module, loop, new=None, /)\n--\n\n"
+"What runs a loop's threads, or None; with an argument: the new one. It is dropped when\n"
+"the run ends.\n");
+
+static PyObject *
+module_py_executor(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    if (n_args < 1 || n_args > 2) {
+        PyErr_SetString(PyExc_TypeError, "_executor() takes a loop and perhaps an executor");
+        return NULL;
+    }
+    LoopObject *loop = need_loop(module, "_executor()", args[0]);
+    if (loop == NULL) {
+        return NULL;
+    }
+    if (n_args == 2) {
+        Py_XSETREF(loop->executor, Py_NewRef(args[1]));
+    }
+    return Py_NewRef(loop->executor != NULL ? loop->executor : Py_None);
+}
+
+PyDoc_STRVAR(unseen_doc,
+"_unseen($module, loop, /)\n--\n\n"
+"The failed tasks whose failure nobody has seen, in the order in which they failed.\n");
+
+static PyObject *
+module_py_unseen(PyObject *module, PyObject *op)
+{
+    LoopObject *loop = need_loop(module, "_unseen()", op);
+    PyObject *tasks = loop != NULL ? PyList_New(0) : NULL;
+    /* As in loop_py_tasks(): a collection may make some more, at the end. */
+    for (struct link *l = tasks != NULL ? loop->unseen.next : NULL; l != NULL && l != &loop->unseen;
+         l = l->next) {
+        if (PyList_Append(tasks, (PyObject *)TASK_OF_REGISTERED(l)) < 0) {
+            Py_CLEAR(tasks);
+            break;
+        }
+    }
+    return tasks;
+}
+
 #endif /* SLEEPLOOP_PRIVATE_H */

@@ -46,7 +46,8 @@ loop_raise_errors(PyObject *errors)
     }
 }
 
-/* The results of the roots in the order given, or what went wrong. Steals both lists. */
+/* The results of the roots in the order given (None if roots is NULL), or what went wrong.
+ * Steals both lists. */
 static PyObject *
 loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
 {
@@ -66,6 +67,9 @@ loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
     else if (PyList_GET_SIZE(errors) > 0) {
         loop_raise_errors(errors);
     }
+    else if (roots == NULL) {
+        results = Py_NewRef(Py_None);
+    }
     else {
         results = PyList_New(PyTuple_GET_SIZE(roots));
         for (Py_ssize_t i = 0; results != NULL && i < PyTuple_GET_SIZE(roots); i++) {
@@ -79,7 +83,7 @@ loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
         }
     }
     Py_XDECREF(unlisted);
-    Py_DECREF(roots);
+    Py_XDECREF(roots);
     Py_DECREF(errors);
     return results;
 }

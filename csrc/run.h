@@ -1,170 +1,34 @@
-/* run.h: one run of a loop, from the first task's start to the last one's end.
+/* run.h: a run, from the first task's start to the last one's end, in one call or in several.
  *
- * Decides on order and on time. loop_drive() reads like a table of contents;
- * docs/design.md numbers its steps.
+ * A call enters (the thread gets the loop's signal handler and hooks), makes passes until
+ * its goal is reached, and leaves. If the run is to end, it ends in that same call.
  */
 #ifndef SLEEPLOOP_RUN_H
 #define SLEEPLOOP_RUN_H
 
+#include "abandon.h"
 #include "asyncgen.h"
+#include "pass.h"
 #include "result.h"
-#include "step.h"
-#include "wait.h"
 
-static int
-loop_is_over(LoopObject *loop)
-{
-    if (loop->main_only) {
-        return task_done((TaskObject *)PyTuple_GET_ITEM(loop->roots, 0));
-    }
-    return loop->live_waited == 0;
-}
+/* ---- the end of a run ------------------------------------------------------------------------ */
 
-COLD static void
-loop_deadline_passed(LoopObject *loop, ScopeObject *scope)
-{
-    loop_cancel_scope(loop, scope, SOURCE_DEADLINE);
-}
-
-/* What a timer does. */
-static inline void
-loop_fire(LoopObject *loop, struct timer *timer)
-{
-    loop->wakeups++;
-    if (timer->kind == TIMER_OF_TASK) {
-        TaskObject *task = TASK_OF_TIMER(timer);
-        task->flags |= TASK_TIMED;
-        loop_make_ready(loop, task);
-    }
-    else {
-        loop_deadline_passed(loop, SCOPE_OF_TIMER(timer));
-    }
-}
-
-/* Behind what is ready already, those first that are due first. */
-static inline void
-loop_wake_due(LoopObject *loop)
-{
-    int64_t when;
-    if (!timeq_next(&loop->timers, &when)) {
-        return;
-    }
-    int64_t now = clock_now(&loop->clock);
-    while (when <= now) {
-        loop_fire(loop, timeq_pop(&loop->timers));
-        if (!timeq_next(&loop->timers, &when)) {
-            break;
-        }
-    }
-}
-
-/* Reads a byte for nothing but to have it in the caches. Unlike a prefetch it also
- * waits for the page's address, without which prefetches are dropped. */
-static inline void
-touch(const void *address)
-{
-    (void)*(const volatile char *)address;
-}
-
-/* Brings in what the next wake-up will use while this pass runs: with 100,000 tasks
- * nothing of it is in the caches. One of four tasks comes after that. */
-static inline void
-loop_look_ahead(LoopObject *loop)
-{
-    struct timer *timer = timeq_glance(&loop->timers, 0);
-    if (timer == NULL || timer->kind != TIMER_OF_TASK) {
-        return;
-    }
-    TaskObject *next = TASK_OF_TIMER(timer);
-    const char *coro = (const char *)next->coro;
-    touch(coro);
-    touch(next->payload);
-    __builtin_prefetch(coro + 64);
-    __builtin_prefetch(coro + 128);
-    __builtin_prefetch(coro + 192);
-    __builtin_prefetch(next->context);
-    for (size_t i = 1; i <= 4; i++) {
-        timer = timeq_glance(&loop->timers, i);
-        if (timer != NULL) {
-            __builtin_prefetch(TASK_OF_TIMER(timer));
-            __builtin_prefetch(timer);
-        }
-    }
-}
-
-/* What was ready when the pass began, so that no sleep(0) loop starves a timer. */
-static inline void
-loop_run_batch(LoopObject *loop)
-{
-    for (size_t n = loop->ready_len; n > 0 && !loop->abandoned; n--) {
-        TaskObject *task = TASK_OF_LINK(ring_pop(&loop->ready));
-        loop->ready_len--;
-        loop_run_task(loop, task);
-    }
-}
-
+/* Passes until no task is left. */
 static void
 loop_drive(LoopObject *loop)
 {
     while (!ring_empty(&loop->live) && !loop->abandoned) {
-        if (PyErr_CheckSignals() < 0) {
-            loop_take_error(loop);
-        }
-        if (loop->phase == LOOP_RUNNING) {
-            if (loop->interrupted) {
-                loop_begin_cancel(loop, PyUnicode_FromString("interrupted by Ctrl-C"));
-            }
-            else if (loop_is_over(loop)) {
-                loop_begin_cancel(loop, NULL);
-            }
-        }
-        if (loop->phase == LOOP_CANCELLING && atomic_load(&loop->watchdog.end_began) == 0
-            && !ring_empty(&loop->live)) {
-            watchdog_watch_end(loop);
-        }
-        if (loop->ready_len == 0) {
-            loop_idle(loop);
-        }
-        loop_wake_due(loop);
-        loop_look_ahead(loop);
-        loop_run_batch(loop);
+        loop_pass(loop);
     }
 }
 
-/* Stops right away: what is left is closed without another await. */
-static void
-loop_abandon(LoopObject *loop)
-{
-    loop->phase = LOOP_CLOSED;  /* create_task() refuses, so this comes to an end */
-    while (!ring_empty(&loop->live)) {
-        TaskObject *task = TASK_OF_REGISTERED(loop->live.next);
-        Py_INCREF(task);
-        if (task->state == TASK_READY) {
-            link_remove(&task->link);
-            loop->ready_len--;
-        }
-        else {
-            loop_unpark(loop, task);
-        }
-        loop_finish(loop, task, TASK_CANCELLED, NULL);
-        if (task_close_coro(loop->state, task) < 0) {
-            PyObject *exc = PyErr_GetRaisedException();
-            PyObject *name = task_name(task);
-            log_exception(name != NULL ? PyUnicode_FromFormat(
-                              "task %R failed while it was being closed", name)
-                                       : NULL,
-                          exc);
-            Py_XDECREF(name);
-            Py_DECREF(exc);
-        }
-        Py_DECREF(task);
-    }
-}
-
-/* Everything from the first step to the last. Errors are in loop->errors; none is set. */
+/* All the passes that are left, and the cleanup of what has no task. Errors are in
+ * loop->errors; none is set. */
 static void
 loop_run_to_the_end(LoopObject *loop)
 {
+    loop->goal = GOAL_END;
+    loop->clock.limit = TIME_FOREVER;
     do {
         loop_drive(loop);
         while (!loop->abandoned) {
@@ -187,12 +51,16 @@ loop_run_to_the_end(LoopObject *loop)
             task_report_unseen(task);
             Py_DECREF(task);
         }
-    } while (!ring_empty(&loop->live));  /* a log handler made a task, or dropped a generator */
+        if (loop->calls != NULL) {
+            loop_run_calls(loop);
+        }
+        /* A log handler may have made a task, or dropped a generator. */
+    } while (!ring_empty(&loop->live) || loop->calls != NULL);
 }
 
-/* ---- before and after ------------------------------------------------------------------------ */
+/* ---- entering and leaving -------------------------------------------------------------------- */
 
-/* 0 if this loop can run here and now. */
+/* 0 if this loop can be driven here and now. */
 static int
 loop_check_runnable(LoopObject *loop, const char *function)
 {
@@ -213,7 +81,7 @@ loop_check_runnable(LoopObject *loop, const char *function)
                      function);
         return -1;
     }
-    if (loop->phase != LOOP_NEW) {
+    if (loop->phase > LOOP_SUSPENDED) {
         PyErr_Format(PyExc_RuntimeError, "%s: this loop is running in another thread", function);
         return -1;
     }
@@ -241,36 +109,64 @@ running_list_remove(LoopObject *loop)
     loop->tstate = NULL;
 }
 
-/* Runs the loop; the caller holds a reference to it. A failure before the first
- * step leaves it as it was, so that the run can be tried again. */
-static PyObject *
-loop_run(LoopObject *loop)
+/* What the thread had before, to be put back. */
+struct outside {
+    PyObject *sigint;  /* owned; see sigint_install() */
+    PyObject *hooks;   /* owned */
+    enum loop_phase phase;
+};
+
+/* What a run needs, and takes from the system. 0, or -1 with an exception set. */
+static int
+loop_prepare(LoopObject *loop)
 {
-    PyObject *sigint = NULL, *hooks = NULL;
-    loop->phase = LOOP_RUNNING;  /* at once: all that follows may run Python */
-    running_list_add(loop);
     int is_main = in_signal_thread();
     if (is_main < 0) {
-        goto failed;
+        return -1;
     }
     loop->main_thread = (uint8_t)is_main;
-    loop->errors = errors_new();
     if (loop->errors == NULL) {
-        goto failed;
+        loop->errors = errors_new();
+        if (loop->errors == NULL) {
+            return -1;
+        }
     }
     if (loop->clock.mode != CLOCK_VIRTUAL) {  /* virtual time hardly ever waits */
         int error = idle_ensure_open(&loop->idle);
         if (error != 0) {
             errno = error;
             PyErr_SetFromErrno(PyExc_OSError);
-            goto failed;
+            return -1;
         }
     }
-    hooks = asyncgen_install(loop);
-    if (hooks == NULL || sigint_install(loop, &sigint) < 0) {
-        goto failed;
-    }
+    return 0;
+}
 
+/* The loop begins to run in this thread, or goes on; the caller holds a reference to it.
+ * 0, or -1 with an exception set: then it is as it was, and can be tried again. */
+static int
+loop_enter(LoopObject *loop, struct outside *outside)
+{
+    *outside = (struct outside){.phase = loop->phase};
+    loop->phase = LOOP_RUNNING;  /* at once: all that follows may run Python */
+    running_list_add(loop);
+    if (loop_prepare(loop) == 0) {
+        outside->hooks = asyncgen_install(loop);
+    }
+    if (outside->hooks == NULL || sigint_install(loop, &outside->sigint) < 0) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (outside->hooks != NULL && asyncgen_set_hooks(outside->hooks) < 0) {
+            PyErr_WriteUnraisable((PyObject *)loop);
+        }
+        Py_XDECREF(outside->hooks);
+        if (outside->phase == LOOP_NEW) {
+            idle_close(&loop->idle);
+        }
+        running_list_remove(loop);
+        loop->phase = outside->phase;
+        PyErr_SetRaisedException(exc);
+        return -1;
+    }
     if (loop->wall_origin == WALL_AT_START) {
         loop->wall_origin = wall_now();
     }
@@ -280,40 +176,153 @@ loop_run(LoopObject *loop)
     }
     loop->real_started = clock_monotonic();
     clock_start(&loop->clock);
-    loop_run_to_the_end(loop);
-    watchdog_stop(loop);
-    clock_stop(&loop->clock);
-    loop->real_total = clock_monotonic() - loop->real_started;
-    running_list_remove(loop);
-    loop->phase = LOOP_CLOSED;
+    return 0;
+}
 
-    if (sigint_restore(sigint) < 0) {
+/* The loop is not run by this thread any more. 0, or -1 with an exception set if the thread
+ * could not get back what it had. */
+static int
+loop_leave(LoopObject *loop, struct outside *outside)
+{
+    watchdog_stop(loop);
+    loop->real_total += clock_monotonic() - loop->real_started;
+    running_list_remove(loop);
+    int rc = sigint_restore(outside->sigint);
+    PyObject *exc = PyErr_GetRaisedException();
+    if (asyncgen_set_hooks(outside->hooks) < 0) {
+        rc = -1;
+        Py_XSETREF(exc, PyErr_GetRaisedException());
+    }
+    Py_DECREF(outside->hooks);
+    PyErr_SetRaisedException(exc);
+    if (loop->phase == LOOP_RUNNING) {
+        loop->phase = LOOP_SUSPENDED;  /* last: from now on any thread may drive it */
+    }
+    return rc;
+}
+
+/* ---- the calls that drive it ----------------------------------------------------------------- */
+
+/* To the end of the run, whatever it takes. The result of the roots if `wanted`, else None;
+ * or what went wrong. */
+static PyObject *
+loop_end(LoopObject *loop, struct outside *outside, int wanted)
+{
+    loop_run_to_the_end(loop);
+    loop->phase = LOOP_CLOSED;  /* first: from now on nobody can hand it work */
+    loop->lag = 0;
+    clock_stop(&loop->clock);
+    if (loop_leave(loop, outside) < 0) {
         loop_take_error(loop);
     }
-    if (asyncgen_set_hooks(hooks) < 0) {
-        loop_take_error(loop);
-    }
-    Py_DECREF(hooks);
     idle_close(&loop->idle);
     timeq_clear(&loop->timers);
+    Py_CLEAR(loop->executor);
     PyObject *roots = loop->roots, *errors = loop->errors;
     loop->roots = loop->errors = NULL;
-    return loop_result_steal(loop, roots, errors);
-
-failed:
-    if (hooks != NULL) {
-        PyObject *exc = PyErr_GetRaisedException();
-        if (asyncgen_set_hooks(hooks) < 0) {
-            PyErr_WriteUnraisable((PyObject *)loop);
-        }
-        Py_DECREF(hooks);
-        PyErr_SetRaisedException(exc);
+    if (!wanted) {
+        Py_SETREF(roots, NULL);
     }
-    idle_close(&loop->idle);
-    Py_CLEAR(loop->errors);
-    running_list_remove(loop);
-    loop->phase = LOOP_NEW;
-    return NULL;
+    return loop_result_steal(loop, roots, errors);
+}
+
+/* The whole run, or what is left of it. The caller holds a reference. */
+static PyObject *
+loop_run(LoopObject *loop)
+{
+    struct outside outside;
+    return loop_enter(loop, &outside) == 0 ? loop_end(loop, &outside, 1) : NULL;
+}
+
+/* Cancels what there is, and lets it end. */
+static PyObject *
+loop_close(LoopObject *loop)
+{
+    struct outside outside;
+    if (loop_enter(loop, &outside) < 0) {
+        return NULL;
+    }
+    loop_begin_cancel(loop, PyUnicode_FromString("the loop is being closed"));
+    return loop_end(loop, &outside, 0);
+}
+
+/* Whether a call is to return before the next pass. */
+static int
+loop_goal_reached(LoopObject *loop, const TaskObject *task)
+{
+    int64_t when;
+    if (loop->phase != LOOP_RUNNING || loop->abandoned || loop->stalled) {
+        return 1;
+    }
+    switch (loop->goal) {
+    case GOAL_TASK:
+        return task_done(task);
+    case GOAL_TIME:
+        /* What is due has run, and the next thing is another time's. At a finite speed time
+         * does not wait for that: see loop_drive_to(). */
+        return loop->ready_len == 0 && loop->calls == NULL
+               && clock_now(&loop->clock) >= loop->clock.limit
+               && (!timeq_next(&loop->timers, &when) || when > loop->clock.limit);
+    default:
+        return 0;
+    }
+}
+
+/* Passes until the goal is reached or the run has to end. task: for GOAL_TASK. */
+static void
+loop_drive_to(LoopObject *loop, enum loop_goal goal, const TaskObject *task)
+{
+    int last = 0;
+    loop->goal = goal;
+    loop->stalled = 0;
+    while (!last && !loop_goal_reached(loop, task)) {
+        last = goal == GOAL_PASS
+               || (goal == GOAL_TIME && loop->clock.mode != CLOCK_VIRTUAL
+                   && clock_now(&loop->clock) >= loop->clock.limit);
+        loop_pass(loop);
+    }
+}
+
+/* Drives the loop until its time is `when`, or, if task is not NULL, until that is done.
+ * Then it is suspended: returns 1. If the run had to end meanwhile it has done so: -1 with its
+ * error set, or 0 if there was none. */
+static int
+loop_run_until(LoopObject *loop, int64_t when, const TaskObject *task)
+{
+    struct outside outside;
+    if (loop_enter(loop, &outside) < 0) {
+        return -1;
+    }
+    loop->clock.limit = when;
+    loop_drive_to(loop, task != NULL ? GOAL_TASK : GOAL_TIME, task);
+    if (loop->phase != LOOP_RUNNING || loop->abandoned) {
+        PyObject *none = loop_end(loop, &outside, 0);
+        Py_XDECREF(none);
+        return none != NULL ? 0 : -1;
+    }
+    clock_stop(&loop->clock);  /* while the limit holds */
+    loop->clock.limit = TIME_FOREVER;
+    return loop_leave(loop, &outside) == 0 ? 1 : -1;
+}
+
+/* One pass, without waiting: 1 if anything has happened in it, 0 if not, -1 as above. */
+static int
+loop_step(LoopObject *loop)
+{
+    struct outside outside;
+    if (loop_enter(loop, &outside) < 0) {
+        return -1;
+    }
+    uint64_t before = loop->wakeups;
+    int active = loop->ready_len > 0 || loop->calls != NULL;
+    loop_drive_to(loop, GOAL_PASS, NULL);
+    active = active || loop->wakeups != before;
+    if (loop->phase != LOOP_RUNNING || loop->abandoned) {
+        PyObject *none = loop_end(loop, &outside, 0);
+        Py_XDECREF(none);
+        return none != NULL ? active : -1;
+    }
+    return loop_leave(loop, &outside) == 0 ? active : -1;
 }
 
 #endif /* SLEEPLOOP_RUN_H */

@@ -9,7 +9,7 @@
 struct ModuleState {
     PyTypeObject *LoopType, *TaskType, *SleepType, *JoinType, *StatsType;
     PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
-    PyObject *CancelledError, *DeadlockError, *LoopClosedError;
+    PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
     PyObject *str_send, *str_throw, *str_close, *str_aclose;
     /* datetime: its C API where there is one. Before 3.13 a subinterpreter with a
      * GIL of its own gets datetime in pure Python, and then this is NULL. */
@@ -79,8 +79,8 @@ loop_need_thread(LoopObject *loop, const char *function)
 {
     if (loop->tstate != NULL && !loop_is_of_thread(loop, PyThreadState_Get())) {
         PyErr_Format(PyExc_RuntimeError,
-                     "%s: this loop is running in another thread; call it there, from one of the "
-                     "loop's tasks (hand the work over in a queue.SimpleQueue)",
+                     "%s: this loop is running in another thread; have it called there, by "
+                     "loop.call_soon_threadsafe()",
                      function);
         return -1;
     }

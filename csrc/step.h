@@ -129,7 +129,7 @@ resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, int timed, 
             *input = cancelled_error_new(state, task_cancel_cause(task));
             return RESUME_THROW;
         }
-        park_until(loop, task, clock_now(&loop->clock), loop_time_of_wall(loop, wall), trap);
+        park_until_wall(loop, task, wall, trap);
         return RESUME_NOT_YET;
     }
     if (timed && loop->clock.mode != CLOCK_VIRTUAL && now - wall < TIME_FOREVER / NS_PER_US) {
@@ -166,9 +166,12 @@ loop_run_task(LoopObject *loop, TaskObject *task)
     int flags = task->flags;
     task->payload = NULL;
     task->state = TASK_RUNNING;
-    task->flags =
-        (uint16_t)((flags | TASK_STARTED) & ~(TASK_THROW | TASK_THROW_CANCEL | TASK_TIMED));
+    task->flags = (uint16_t)((flags | TASK_STARTED)
+                             & ~(TASK_THROW | TASK_THROW_CANCEL | TASK_TIMED | TASK_WALL));
     loop->current = task;
+    if (flags & TASK_WALL) {
+        loop->wall_sleepers--;
+    }
 
     if (flags & TASK_THROW) {
         exc = trap;

@@ -2,7 +2,7 @@
 #ifndef SLEEPLOOP_TASKTYPE_H
 #define SLEEPLOOP_TASKTYPE_H
 
-#include "finish.h"
+#include "abandon.h"
 
 static int
 task_need_done(TaskObject *task)
@@ -430,6 +430,12 @@ static void
 task_tp_finalize(PyObject *op)
 {
     TaskObject *task = (TaskObject *)op;
+    if (!task_done(task)) {
+        if (task->loop != NULL && task->loop->phase == LOOP_SUSPENDED) {
+            loop_drop_suspended(task->loop);  /* which owns it, so is garbage as well */
+        }
+        return;
+    }
     if (task->state == TASK_FAILED && link_in_ring(&task->registered)) {
         PyObject *saved = PyErr_GetRaisedException();
         task_report_unseen(task);

@@ -5,9 +5,10 @@
 #include "sigint.h"
 #include "finish.h"
 
-/* Every task waits, and nothing can ever wake one. */
+/* Raises DeadlockError: every task waits, and nothing can ever wake one. It is set in the end,
+ * or whatever has kept it from being made. */
 static void
-loop_report_deadlock(LoopObject *loop)
+raise_deadlock(LoopObject *loop)
 {
     PyObject *module = PyImport_ImportModule("sleeploop._tree");
     PyObject *report =
@@ -23,7 +24,14 @@ loop_report_deadlock(LoopObject *loop)
     }
     Py_XDECREF(message);
     Py_XDECREF(report);
-    if (message != NULL && loop->phase == LOOP_RUNNING) {
+}
+
+/* A deadlock ends the run. */
+static void
+loop_report_deadlock(LoopObject *loop)
+{
+    raise_deadlock(loop);
+    if (PyErr_ExceptionMatches(loop->state->DeadlockError) && loop->phase == LOOP_RUNNING) {
         PyObject *exc = PyErr_GetRaisedException();
         loop_record_error(loop, exc);
         Py_DECREF(exc);
@@ -37,6 +45,9 @@ loop_report_deadlock(LoopObject *loop)
 static int
 loop_may_be_woken(LoopObject *loop)
 {
+    if (loop->threads > 0) {
+        return 1;
+    }
     if (loop->clock.mode != CLOCK_VIRTUAL && loop->live_forever > 0) {
         return 1;  /* sleep_forever() in real time means: until a signal, if nothing else */
     }
@@ -63,7 +74,7 @@ loop_wait(LoopObject *loop, int64_t deadline)
     if (PyErr_CheckSignals() < 0) {
         loop_take_error(loop);
     }
-    if (loop->ready_len == 0 && !loop->abandoned
+    if (loop->ready_len == 0 && loop->calls == NULL && !loop->abandoned
         && !(loop->interrupted && loop->phase == LOOP_RUNNING)) {
         int64_t began = clock_monotonic();
         loop->idling = 1;
@@ -87,30 +98,63 @@ loop_wait(LoopObject *loop, int64_t deadline)
     }
 }
 
+/* No timer will ever fire. */
+static void
+loop_stall(LoopObject *loop)
+{
+    switch (loop_may_be_woken(loop)) {
+    case 0:
+        if (loop->ready_len == 0 && loop->calls == NULL) {  /* still: that was Python code */
+            if (loop->goal == GOAL_TASK && loop->phase == LOOP_RUNNING) {
+                loop->stalled = 1;
+            }
+            else {
+                loop_report_deadlock(loop);
+            }
+        }
+        break;
+    case 1:
+        loop_wait(loop, TIME_FOREVER);
+        break;
+    default:
+        loop_take_fatal_error(loop);
+    }
+}
+
+/* When a real wait for the loop time `when` has to end, at the latest. */
+static int64_t
+loop_wait_deadline(LoopObject *loop, int64_t when)
+{
+    int64_t deadline = clock_real_deadline(&loop->clock, when);
+    if (loop->wall_sleepers > 0 && loop->wall_is_system) {
+        int64_t look = clock_monotonic() + WALL_LOOK_EVERY;
+        return look < deadline ? look : deadline;
+    }
+    return deadline;
+}
+
 /* Nothing is ready: time must pass. */
 static inline void
 loop_idle(LoopObject *loop)
 {
     int64_t when;
     if (!timeq_next(&loop->timers, &when)) {
-        switch (loop_may_be_woken(loop)) {
-        case 0:
-            if (loop->ready_len == 0) {  /* still: that was Python code */
-                loop_report_deadlock(loop);
-            }
-            break;
-        case 1:
-            loop_wait(loop, TIME_FOREVER);
-            break;
-        default:
-            loop_take_fatal_error(loop);
-        }
+        when = TIME_FOREVER;
     }
-    else if (loop->clock.mode == CLOCK_VIRTUAL) {
+    if (when > loop->clock.limit) {
+        when = loop->clock.limit;
+    }
+    if (loop->clock.mode == CLOCK_VIRTUAL && loop->threads == 0 && when != TIME_FOREVER) {
         clock_jump(&loop->clock, when);
     }
+    else if (loop->goal == GOAL_PASS) {
+        return;  /* whoever makes single passes does not want to wait */
+    }
+    else if (when == TIME_FOREVER) {
+        loop_stall(loop);
+    }
     else if (when > clock_now(&loop->clock)) {
-        loop_wait(loop, clock_real_deadline(&loop->clock, when));
+        loop_wait(loop, loop_wait_deadline(loop, when));
     }
 }
 

@@ -16,6 +16,8 @@
 #define WALL_MIN (INT64_C(-62135510400) * US_PER_SEC)
 #define WALL_MAX (INT64_C(253402128000) * US_PER_SEC)
 #define WALL_MOST_SEC (10000 * 366 * SEC_PER_DAY)  /* more than any datetime is from 1970 */
+#define WALL_STEP (1000 * NS_PER_US)        /* by so much it may drift unnoticed */
+#define WALL_LOOK_EVERY (NS_PER_SEC / 2)    /* how often to look, of real time */
 #define MOST_DAYS INT64_C(999999999)  /* of a timedelta */
 
 static int
@@ -240,6 +242,14 @@ loop_wall_now(const LoopObject *loop)
         return wall_now();
     }
     return loop->wall_origin + clock_now(&loop->clock) / NS_PER_US;
+}
+
+/* By how much the system's wall clock is ahead of loop time, in nanoseconds. Changes when
+ * it is set, and while the machine or the loop is suspended. */
+static int64_t
+loop_wall_lead(const LoopObject *loop)
+{
+    return wall_now() * NS_PER_US - clock_now(&loop->clock);
 }
 
 /* The loop time at which the loop's wall clock will show `wall`; 0 if it has done so. */

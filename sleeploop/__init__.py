@@ -13,6 +13,7 @@ from _sleeploop import (
     CancelledError,
     CancelScope,
     DeadlockError,
+    LagError,
     LoopClosedError,
     LoopStats,
     SleepingLoop,
@@ -34,12 +35,14 @@ from _sleeploop import (
 )
 
 from sleeploop._combine import as_completed, gather, wait_for
+from sleeploop._threads import to_thread
 from sleeploop._tree import format_tasks
 
 __all__ = [
     "CancelScope",
     "CancelledError",
     "DeadlockError",
+    "LagError",
     "LoopClosedError",
     "LoopStats",
     "SleepingLoop",
@@ -61,5 +64,6 @@ __all__ = [
     "sleep_until",
     "timeout",
     "timeout_at",
+    "to_thread",
     "wait_for",
 ]

@@ -1,5 +1,6 @@
 """Types of sleeploop's public surface. Times are seconds unless a name ends in _ns."""
 
+import random
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from datetime import datetime, timedelta, tzinfo
@@ -10,6 +11,7 @@ from typing import (
     Final,
     Literal,
     Never,
+    ParamSpec,
     Protocol,
     Self,
     SupportsFloat,
@@ -27,6 +29,7 @@ __all__ = [
     "CancelScope",
     "CancelledError",
     "DeadlockError",
+    "LagError",
     "LoopClosedError",
     "LoopStats",
     "SleepingLoop",
@@ -48,9 +51,11 @@ __all__ = [
     "sleep_until",
     "timeout",
     "timeout_at",
+    "to_thread",
     "wait_for",
 ]
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _T1 = TypeVar("_T1")
 _T2 = TypeVar("_T2")
@@ -103,6 +108,7 @@ class CancelledError(BaseException):
     def where(self) -> str | None: ...
 
 class DeadlockError(RuntimeError): ...
+class LagError(RuntimeError): ...
 class LoopClosedError(RuntimeError): ...
 
 @final
@@ -224,12 +230,30 @@ class SleepingLoop:
         speed: SupportsFloat | SupportsIndex | None = None,
         start: datetime | None = None,
         debug: bool | None = None,
+        seed: int = 0,
+        strict: _Delay = None,
+        shuffle: int | list[int] | tuple[int, ...] | None = None,
     ) -> None: ...
     @property
     def speed(self) -> float: ...
+    @speed.setter
+    def speed(self, value: SupportsFloat | SupportsIndex) -> None: ...
     @property
     def debug(self) -> bool: ...
+    @property
+    def lag(self) -> float: ...
+    @property
+    def schedule(self) -> tuple[int, ...] | None: ...
     def run_until_complete(self) -> list[Any]: ...
+    @overload
+    def run_until(self, when: Task[_T], /) -> _T: ...
+    @overload
+    def run_until(self, when: _Seconds | datetime, /) -> None: ...
+    def step(self) -> bool: ...
+    def next_wake_time(self) -> float: ...
+    def close(self) -> None: ...
+    def call_soon_threadsafe(self, function: Callable[..., object], /, *args: Any) -> None: ...
+    def random(self, name: str, /) -> random.Random: ...
     def create_task(
         self,
         coro: _Runnable[_T],
@@ -250,6 +274,9 @@ def run(
     speed: SupportsFloat | SupportsIndex | None = None,
     start: datetime | None = None,
     debug: bool | None = None,
+    seed: int = 0,
+    strict: _Delay = None,
+    shuffle: int | list[int] | tuple[int, ...] | None = None,
 ) -> _T: ...
 def create_task(
     coro: _Runnable[_T],
@@ -314,6 +341,7 @@ def gather(
 ) -> Coroutine[Any, Any, list[_T | BaseException]]: ...
 def as_completed(aws: Iterable[_Awaitable[_T]], *, timeout: _Delay = None) -> _AsCompleted[_T]: ...
 def wait_for(aw: _Awaitable[_T], timeout: _Delay) -> Coroutine[Any, Any, _T]: ...
+async def to_thread(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T: ...
 def format_tasks(loop: SleepingLoop | None = None) -> str: ...
 def current_task() -> Task[Any]: ...
 def current_loop() -> SleepingLoop: ...

@@ -1,0 +1,55 @@
+/* abandon.h: the end of a loop whose tasks get no more chance to await anything. */
+#ifndef SLEEPLOOP_ABANDON_H
+#define SLEEPLOOP_ABANDON_H
+
+#include "finish.h"
+
+/* Stops right away: what is left is closed without another await. */
+static void
+loop_abandon(LoopObject *loop)
+{
+    loop->phase = LOOP_CLOSED;  /* create_task() refuses, so this comes to an end */
+    while (!ring_empty(&loop->live)) {
+        TaskObject *task = TASK_OF_REGISTERED(loop->live.next);
+        Py_INCREF(task);
+        if (task->state == TASK_READY) {
+            link_remove(&task->link);
+            loop->ready_len--;
+        }
+        else {
+            loop_unpark(loop, task);
+        }
+        loop_finish(loop, task, TASK_CANCELLED, NULL);
+        if (task_close_coro(loop->state, task) < 0) {
+            PyObject *exc = PyErr_GetRaisedException();
+            PyObject *name = task_name(task);
+            log_exception(name != NULL ? PyUnicode_FromFormat(
+                              "task %R failed while it was being closed", name)
+                                       : NULL,
+                          exc);
+            Py_XDECREF(name);
+            Py_DECREF(exc);
+        }
+        Py_DECREF(task);
+    }
+}
+
+/* A suspended loop and its tasks are garbage, all together, and nothing of them has been
+ * cleared yet. Called by whichever the collector comes to first. Beware: runs Python. */
+COLD static void
+loop_drop_suspended(LoopObject *loop)
+{
+    PyObject *saved = PyErr_GetRaisedException();
+    Py_INCREF(loop);
+    if (PyErr_ResourceWarning((PyObject *)loop, 1,
+                              "%R was neither closed nor run to its end", (PyObject *)loop) < 0) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    if (loop->phase == LOOP_SUSPENDED) {
+        loop_abandon(loop);
+    }
+    Py_DECREF(loop);
+    PyErr_SetRaisedException(saved);
+}
+
+#endif /* SLEEPLOOP_ABANDON_H */

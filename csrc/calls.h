@@ -1,0 +1,66 @@
+/* calls.h: what other threads have given the loop to call, and how many threads work for it. */
+#ifndef SLEEPLOOP_CALLS_H
+#define SLEEPLOOP_CALLS_H
+
+#include "finish.h"
+
+/* (context, function, *arguments) */
+static PyObject *
+call_pack(PyObject *context, PyObject *const *args, Py_ssize_t n_args)
+{
+    PyObject *call = PyTuple_New(n_args + 1);
+    if (call != NULL) {
+        PyTuple_SET_ITEM(call, 0, Py_NewRef(context));
+        for (Py_ssize_t i = 0; i < n_args; i++) {
+            PyTuple_SET_ITEM(call, i + 1, Py_NewRef(args[i]));
+        }
+    }
+    return call;
+}
+
+/* Has the loop call a function, soon and in its own thread. From any thread, with the GIL.
+ * 0, or -1 with MemoryError. */
+static int
+loop_add_call(LoopObject *loop, PyObject *call)
+{
+    PyObject *calls = loop->calls != NULL ? Py_NewRef(loop->calls) : PyList_New(0);
+    if (calls == NULL || PyList_Append(calls, call) < 0) {
+        Py_XDECREF(calls);
+        return -1;
+    }
+    if (loop->calls == NULL) {
+        loop->calls = Py_NewRef(calls);
+    }
+    Py_DECREF(calls);
+    if (loop->idling) {
+        idle_wake(&loop->idle);
+    }
+    return 0;
+}
+
+/* Calls what is there now, in order; an error ends the run, as a signal handler's does.
+ * Beware: arbitrary Python. */
+COLD static void
+loop_run_calls(LoopObject *loop)
+{
+    PyObject *calls = loop->calls;
+    loop->calls = NULL;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(calls); i++) {
+        PyObject *call = PyList_GET_ITEM(calls, i);
+        PyObject *context = PyTuple_GET_ITEM(call, 0), *done = NULL;
+        if (PyContext_Enter(context) == 0) {
+            done = PyObject_Vectorcall(PyTuple_GET_ITEM(call, 1), &PyTuple_GET_ITEM(call, 2),
+                                       (size_t)PyTuple_GET_SIZE(call) - 2, NULL);
+            if (PyContext_Exit(context) < 0) {
+                Py_CLEAR(done);
+            }
+        }
+        if (done == NULL) {
+            loop_take_error(loop);
+        }
+        Py_XDECREF(done);
+    }
+    Py_DECREF(calls);
+}
+
+#endif /* SLEEPLOOP_CALLS_H */
