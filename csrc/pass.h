@@ -102,6 +102,9 @@ loop_wake_due(LoopObject *loop)
         loop->lag = now - when;
         if (loop->lag > loop->strict) {
             loop_raise_lag(loop, when, now);
+            if (!timeq_next(&loop->timers, &when)) {  /* all were cancelled */
+                return;
+            }
         }
     }
     while (when <= now) {
@@ -181,11 +184,11 @@ loop_pass(LoopObject *loop)
         && !ring_empty(&loop->live)) {
         watchdog_watch_end(loop);
     }
-    if (loop->ready_len == 0) {
-        loop_idle(loop);
-    }
     if (loop->wall_sleepers > 0) {
         loop_look_at_wall(loop);
+    }
+    if (loop->ready_len == 0) {
+        loop_idle(loop);
     }
     loop_wake_due(loop);
     loop_look_ahead(loop);

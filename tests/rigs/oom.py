@@ -51,7 +51,8 @@ from typing import IO, NoReturn
 
 from . import (
     clear_caches,
-    oom_scopes,  # noqa: F401 - adds its scenarios
+    oom_driving,  # noqa: F401 - adds its scenarios
+    oom_scopes,  # noqa: F401
 )
 from .oom_scenarios import SCENARIOS, Undone
 

@@ -1,0 +1,115 @@
+"""What tests.rigs.oom runs while memory runs out: loops that are driven from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import warnings
+from datetime import datetime
+
+import sleeploop
+from sleeploop import SleepingLoop
+
+from .oom_scenarios import countdown, raises, scenario
+
+
+async def forever() -> None:
+    await sleeploop.sleep_forever()
+
+
+@scenario
+def driven_in_pieces() -> None:
+    loop = SleepingLoop(countdown("A", 3), speed=math.inf)
+    loop.run_until(1.5)
+    assert loop.time() == 1.5
+    while loop.step():
+        pass
+    loop.run_until(datetime(2000, 1, 1, 0, 0, 9))
+    assert loop.next_wake_time() == math.inf
+    assert loop.run_until_complete() == ["A"]
+
+
+@scenario
+def driven_to_a_task() -> None:
+    loop = SleepingLoop(speed=math.inf)
+    assert loop.run_until(loop.create_task(countdown("A", 2))) == "A"
+    stuck = loop.create_task(forever())
+    raises(sleeploop.DeadlockError, loop.run_until, stuck)
+    loop.close()
+    assert stuck.cancelled()
+
+
+@scenario
+def a_suspended_loop_is_dropped() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loop = SleepingLoop(forever(), countdown("A", 5), speed=math.inf)
+        loop.run_until(2)
+        del loop
+        gc.collect()
+
+
+@scenario
+def bad_goals() -> None:
+    loop = SleepingLoop(speed=math.inf)
+    loop.run_until(5)
+    raises(ValueError, loop.run_until, 4)
+    raises(ValueError, loop.run_until, math.inf)
+    raises(TypeError, loop.run_until, "soon")
+    loop.close()
+
+
+CALLED: list[int] = []
+
+
+async def wait_for_calls(n: int) -> None:
+    while len(CALLED) < n:
+        await sleeploop.checkpoint()
+
+
+@scenario
+def calls_from_outside() -> None:
+    CALLED.clear()
+    loop = SleepingLoop(wait_for_calls(3), speed=math.inf)
+    for i in range(3):
+        loop.call_soon_threadsafe(CALLED.append, i)
+    loop.run_until_complete()
+    assert CALLED == [0, 1, 2]
+
+
+@scenario
+def streams_of_random_numbers() -> None:
+    loop = SleepingLoop(seed=7, speed=math.inf)
+    first = loop.random("a").random()
+    assert loop.random("b").random() != first
+    assert SleepingLoop(seed=7).random("a").random() == first
+    loop.close()
+
+
+@scenario
+def shuffled() -> None:
+    loop = SleepingLoop(*(countdown("A", 2) for _ in range(50)), speed=math.inf, shuffle=5)
+    assert loop.run_until_complete() == 50 * ["A"]
+    schedule = loop.schedule
+    again = SleepingLoop(*(countdown("A", 2) for _ in range(50)), speed=math.inf, shuffle=schedule)
+    again.run_until_complete()
+    assert again.schedule == schedule
+    raises(TypeError, SleepingLoop, shuffle="x")
+    raises(ValueError, SleepingLoop, shuffle=[-1])
+
+
+@scenario
+def speeds() -> None:
+    loop = SleepingLoop(countdown("A", 2), speed=math.inf, strict=3600)
+    loop.run_until(1)
+    loop.speed = 1e9
+    loop.speed = math.inf
+    assert loop.run_until_complete() == ["A"]
+    with contextlib.suppress(sleeploop.LagError):
+        sleeploop.run(late(), speed=1e9, strict=0)
+
+
+async def late() -> None:
+    for _ in range(3):
+        await sleeploop.sleep(1)
