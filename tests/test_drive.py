@@ -183,7 +183,7 @@ def test_a_deadlock_leaves_the_loop_as_it_was():
     loop = virtual_loop()
     waiting = loop.create_task(sleep_forever(), name="waiting")
     task = loop.create_task(stuck(waiting), name="stuck")
-    with pytest.raises(DeadlockError, match="Task 'stuck' .*waiting for task 'waiting'"):
+    with pytest.raises(DeadlockError, match=r"Task 'stuck' .*waiting for task 'waiting'"):
         loop.run_until(task)
     assert not task.done()
     assert "suspended" in repr(loop)
@@ -478,7 +478,7 @@ def test_a_dropped_loop_warns_and_closes_its_coroutines():
         return weakref.ref(loop)
 
     ref = make()
-    with pytest.warns(ResourceWarning, match="suspended at 1.0 s.*neither closed nor run"):
+    with pytest.warns(ResourceWarning, match=r"suspended at 1.0 s.*neither closed nor run"):
         gc.collect()
     assert ref() is None
     assert log == 5 * ["closed"]

@@ -1,4 +1,4 @@
-"""Random programs, run in one go and driven in random pieces: nobody inside may see a difference."""
+"""Random programs, in one go and driven in random pieces: nobody inside may see a difference."""
 
 from __future__ import annotations
 
