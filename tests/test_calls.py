@@ -92,10 +92,13 @@ def test_before_the_run_between_two_calls_and_after():
     assert loop.step() is True
     assert log == [1, 2]
     loop.call_soon_threadsafe(log.append, 3)
-    loop.run_until_complete()
+    loop.run_until(loop.time())
     assert log == [1, 2, 3]
+    loop.call_soon_threadsafe(log.append, 4)
+    loop.run_until_complete()
+    assert log == [1, 2, 3, 4]
     with pytest.raises(LoopClosedError, match="call_soon_threadsafe"):
-        loop.call_soon_threadsafe(log.append, 4)
+        loop.call_soon_threadsafe(log.append, 5)
 
 
 def test_a_call_may_make_tasks_and_further_calls():
@@ -197,6 +200,37 @@ def test_a_storm_of_calls():
     assert len(seen) == 8000
     for name in range(4):
         assert [i for n, i in seen if n == name] == list(range(2000))
+
+
+@pytest.mark.realtime
+def test_a_call_by_a_signal_handler_is_never_left_lying():
+    """Whenever the signal comes: also between the last look and the wait."""
+    answers = threading.Semaphore(0)
+    handled = []
+
+    def handler(number, frame):
+        loop.call_soon_threadsafe(answers.release)
+
+    def ask():
+        for _ in range(2000):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            handled.append(answers.acquire(timeout=5))
+        loop.call_soon_threadsafe(scope.cancel)
+
+    async def main():
+        with scope:
+            await sleep_forever()
+
+    scope, loop = CancelScope(), SleepingLoop(main())
+    old = signal.signal(signal.SIGUSR1, handler)
+    try:
+        thread = threading.Thread(target=ask)
+        thread.start()
+        loop.run_until_complete()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    assert handled == 2000 * [True]
 
 
 # ---- to_thread() -------------------------------------------------------------------------------

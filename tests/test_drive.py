@@ -290,6 +290,17 @@ def test_a_busy_task_does_not_keep_a_real_loop_from_coming_back():
     loop.close()
 
 
+@pytest.mark.realtime
+def test_stats_count_the_time_of_all_calls():
+    loop = SleepingLoop(sleep(0.02))
+    loop.run_until(0.01)
+    time.sleep(0.01)
+    loop.run_until_complete()
+    stats = loop.stats()
+    assert 0.01 < stats.idle_time < 5
+    assert 0 <= stats.busy_time < 5
+
+
 # ---- the end -----------------------------------------------------------------------------------
 
 

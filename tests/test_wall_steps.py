@@ -44,7 +44,7 @@ def test_a_loop_notices_within_a_second_and_never_wakes_anybody_early(wallshift)
         *(
             f"{how} {name}"
             for how in ("sleep", "yield")
-            for name in ("forward", "backward", "busy")
+            for name in ("forward", "backward", "back_and_forth", "busy")
         ),
         "suspended",
         "",
