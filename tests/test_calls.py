@@ -398,7 +398,8 @@ def test_the_threads_end_with_the_run():
         await to_thread(int)
         return [t for t in threading.enumerate() if t.name.startswith("sleeploop")]
 
-    threads = virtual(main())
+    loop = SleepingLoop(main(), speed=math.inf)
+    (threads,) = loop.run_until_complete()
     assert threads
     for thread in threads:
         thread.join(10)

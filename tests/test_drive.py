@@ -516,6 +516,30 @@ def test_a_dropped_loop_amid_groups_and_scopes():
     assert sorted(log) == ["closed", "died"]
 
 
+def test_a_dropped_loop_of_a_class_with_a_finalizer_of_its_own():
+    log = []
+
+    class Loop(SleepingLoop):
+        def __del__(self):
+            log.append("loop")
+
+    async def wait(awaitable):
+        try:
+            await awaitable
+        finally:
+            log.append("closed")
+
+    def make():
+        loop = Loop(wait(sleep(100)), speed=math.inf)
+        loop.create_task(wait(loop.tasks()[0]))
+        loop.run_until(1)
+
+    make()
+    with pytest.warns(ResourceWarning, match="neither closed nor run"):
+        gc.collect()
+    assert sorted(log) == ["closed", "closed", "loop"]
+
+
 def test_a_dropped_loop_without_tasks_is_nothing_special():
     virtual_loop(give(1)).run_until(1)
     gc.collect()

@@ -124,6 +124,16 @@ def test_the_wall_clock_is_the_systems_only_at_speed_one():
     loop.close()
 
 
+@pytest.mark.realtime
+def test_the_wall_clock_does_not_jump_with_the_speed():
+    loop = SleepingLoop(speed=1)
+    loop.run_until(0.2)
+    before = loop.now(UTC)
+    loop.speed = 3600
+    assert timedelta(0) <= loop.now(UTC) - before < timedelta(seconds=0.15)
+    loop.close()
+
+
 def test_before_the_run():
     async def main():
         await sleep_until(datetime.now(UTC) + timedelta(hours=1))
@@ -217,6 +227,7 @@ def test_strict_ends_a_run_that_falls_behind():
     assert "strict=0.02" in str(caught.value)
     assert "speed 1.0" in str(caught.value)
     assert [name for name, _ in log] == ["other"]
+    assert loop.lag == 0
 
 
 @pytest.mark.realtime
