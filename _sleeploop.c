@@ -18,6 +18,8 @@ static PyMethodDef module_methods[] = {
     {"sleep_until", module_py_sleep_until, METH_O, sleep_until_doc},
     {"sleep_forever", module_py_sleep_forever, METH_NOARGS, sleep_forever_doc},
     {"checkpoint", module_py_checkpoint, METH_NOARGS, checkpoint_doc},
+    {"every", (PyCFunction)(void (*)(void))module_py_every, METH_FASTCALL | METH_KEYWORDS,
+     every_doc},
     {"timeout", (PyCFunction)(void (*)(void))module_py_timeout, METH_FASTCALL | METH_KEYWORDS,
      timeout_doc},
     {"timeout_at", (PyCFunction)(void (*)(void))module_py_timeout_at,
@@ -104,7 +106,10 @@ module_exec(PyObject *module)
         || add_type(module, &group_spec, &state->GroupType, 1) < 0
         || add_type(module, &leave_spec, &state->LeaveType, 0) < 0
         || add_type(module, &start_spec, &state->StartType, 0) < 0
-        || add_type(module, &instant_spec, &state->InstantType, 0) < 0) {
+        || add_type(module, &instant_spec, &state->InstantType, 0) < 0
+        || add_type(module, &every_spec, &state->EveryType, 1) < 0
+        || add_type(module, &nexttick_spec, &state->NextTickType, 0) < 0
+        || add_type(module, &tick_spec, &state->TickType, 1) < 0) {
         return -1;
     }
     state->CancelledError =
@@ -135,6 +140,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->LeaveType);
     Py_VISIT(state->StartType);
     Py_VISIT(state->InstantType);
+    Py_VISIT(state->EveryType);
+    Py_VISIT(state->NextTickType);
+    Py_VISIT(state->TickType);
     Py_VISIT(state->StatsType);
     Py_VISIT(state->CancelledError);
     Py_VISIT(state->DeadlockError);
@@ -161,6 +169,9 @@ module_clear(PyObject *module)
     Py_CLEAR(state->LeaveType);
     Py_CLEAR(state->StartType);
     Py_CLEAR(state->InstantType);
+    Py_CLEAR(state->EveryType);
+    Py_CLEAR(state->NextTickType);
+    Py_CLEAR(state->TickType);
     Py_CLEAR(state->StatsType);
     Py_CLEAR(state->CancelledError);
     Py_CLEAR(state->DeadlockError);

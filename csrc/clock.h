@@ -50,6 +50,13 @@ time_add(int64_t a, int64_t b)
     return a > TIME_FOREVER - b ? TIME_FOREVER : a + b;
 }
 
+/* From `then` to a later `now`, stopping at TIME_FOREVER: `then` may lie far before time 0. */
+static inline int64_t
+time_since(int64_t then, int64_t now)
+{
+    return then < now - TIME_FOREVER ? TIME_FOREVER : now - then;
+}
+
 /* Real elapsed time times a factor, rounded down. long double carries all 63
  * bits where the platform has them, so that years of uptime cost no resolution. */
 static inline int64_t

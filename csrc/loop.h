@@ -22,6 +22,7 @@ loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
         return NULL;
     }
     loop->state = PyModule_GetState(module);
+    loop->number = ++loop->state->loops_made;
     loop->root = scope_new(loop->state);
     if (loop->root == NULL) {
         Py_DECREF(loop);

@@ -6,6 +6,7 @@
 #include "idle.h"
 #include "lateness.h"
 #include "readyq.h"
+#include "schedule.h"
 #include "shuffle.h"
 #include "timeq.h"
 
@@ -25,9 +26,10 @@ enum task_state {
     TASK_READY,      /* in the loop's ready ring; payload: the trap that let it go or that
                         it is cancelled from, the exception to throw (TASK_THROW), or NULL */
     TASK_RUNNING,    /* its step is on the C stack; payload: NULL */
-    TASK_TIMER,      /* parked in the heap; payload: the Sleep or the datetime it yielded */
+    TASK_TIMER,      /* parked in the heap; payload: the Sleep, the NextTick or the
+                        datetime it yielded */
     TASK_JOIN,       /* parked at another task; payload: its Join */
-    TASK_FOREVER,    /* parked without a wake-up time; payload: its Sleep */
+    TASK_FOREVER,    /* parked without a wake-up time; payload: its Sleep or NextTick */
     TASK_START,      /* parked at a task that TaskGroup.start() made; payload: its Start */
     TASK_LEAVE,      /* parked until a TaskGroup is empty; payload: its Leave */
     TASK_RETURNED,   /* done; payload: the result */
@@ -183,6 +185,42 @@ typedef struct {
     uint8_t aware;    /* UNTIL_WALL: the datetime had a time zone */
 } SleepObject;
 
+enum missed_policy { MISSED_SKIP, MISSED_BURST, MISSED_DELAY };
+
+typedef struct EveryObject EveryObject;
+
+/* One await of an Every. What it will give is decided when it begins; see every.h. */
+typedef struct {
+    PyObject_HEAD
+    EveryObject *every;    /* owned */
+    uint64_t index;        /* while WAITING: of the tick to come, as are these: */
+    int64_t due;           /* loop time */
+    int64_t started;       /* loop time when the await began */
+    uint32_t task_number;  /* the task that waits */
+    uint8_t state;         /* enum trap_state */
+} NextTickObject;
+
+/* every(). Holds no object either; what waits for it holds it. */
+struct EveryObject {
+    PyObject_HEAD
+    struct schedule schedule;
+    uint64_t next;          /* index of the first tick that has not come */
+    NextTickObject *waiter; /* borrowed: the await that is under way, or NULL */
+    uint64_t loop_number;   /* of the loop it has begun on; 0: of none yet */
+    double period;          /* seconds */
+    int64_t start;          /* as a deadline of this kind: */
+    uint8_t start_kind;     /* enum deadline_kind */
+    uint8_t missed;         /* enum missed_policy */
+};
+
+typedef struct {
+    PyObject_HEAD
+    uint64_t index;
+    int64_t due;       /* loop time, nanoseconds */
+    int64_t lateness;  /* nanoseconds */
+    uint64_t missed;
+} TickObject;
+
 /* `await task` */
 typedef struct {
     PyObject_HEAD
@@ -266,6 +304,7 @@ struct LoopObject {
     ModuleState *state;     /* borrowed from the module, which the type keeps; may be gone
                                when the interpreter ends, so not for dealloc or clear */
     PyObject *weakrefs;
+    uint64_t number;        /* no other loop of this interpreter ever has the same; from 1 */
     enum loop_phase phase;
     enum loop_goal goal;
     uint8_t initialised;    /* 0, LOOP_HALF_MADE or LOOP_MADE */
@@ -307,6 +346,7 @@ struct LoopObject {
     PyObject *asyncgens;    /* owned WeakValueDictionary: serial number -> async generator
                                that was iterated in the run, in that order; NULL: none yet */
     uint64_t next_asyncgen;
+    uint64_t jitters;       /* how many every() with jitter have begun */
     uint64_t tstate_id;     /* of tstate: after a fork another thread may have its address */
     PyThreadState *tstate;  /* borrowed: the thread that runs the loop, or NULL */
     LoopObject *next_running; /* borrowed: the next loop in the module's list */

@@ -134,7 +134,8 @@ refuse_yield(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
 {
     const char *hint = "; await one of sleeploop's own awaitables";
     PyTypeObject *type = Py_TYPE(obj_steal);
-    if (type == loop->state->SleepType || type == loop->state->JoinType
+    if (type == loop->state->SleepType || type == loop->state->NextTickType
+        || type == loop->state->JoinType
         || type == loop->state->StartType || type == loop->state->LeaveType) {
         hint = "; 'await' it, once and on this loop, instead of yielding it";
     }
@@ -153,6 +154,7 @@ refuse_yield(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
 
 enum trap_kind {
     TRAP_OF_SLEEP,
+    TRAP_OF_TICK,
     TRAP_OF_JOIN,
     TRAP_OF_START,
     TRAP_OF_LEAVE,
@@ -168,6 +170,13 @@ classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
     ModuleState *state = loop->state;
     if (Py_TYPE(obj) == state->SleepType) {
         return ((SleepObject *)obj)->state == TRAP_WAITING ? TRAP_OF_SLEEP : TRAP_UNKNOWN;
+    }
+    if (Py_TYPE(obj) == state->NextTickType) {
+        NextTickObject *next = (NextTickObject *)obj;
+        return next->state == TRAP_WAITING && next->every->loop_number == loop->number
+                       && next->task_number == task->number
+                   ? TRAP_OF_TICK
+                   : TRAP_UNKNOWN;
     }
     if (Py_TYPE(obj) == state->JoinType) {
         JoinObject *join = (JoinObject *)obj;
@@ -217,6 +226,11 @@ loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
             break;
         }
         park_until(loop, task, sleep->started, sleep_deadline(loop, sleep), trap_steal);
+        break;
+    }
+    case TRAP_OF_TICK: {
+        NextTickObject *next = (NextTickObject *)trap_steal;
+        park_until(loop, task, next->started, next->due, trap_steal);
         break;
     }
     case TRAP_OF_JOIN:

@@ -170,49 +170,13 @@ sleep_tp_iter(PyObject *op)
     return Py_NewRef(op);
 }
 
-/* Whether nobody else holds the exception and nothing has been attached to it. */
-static inline int
-stop_iteration_is_pristine(PyObject *op)
-{
-    PyStopIterationObject *exc = (PyStopIterationObject *)op;
-    return Py_REFCNT(op) == 1 && exc->traceback == NULL && exc->context == NULL
-           && exc->cause == NULL && exc->dict == NULL && PyTuple_GET_SIZE(exc->args) == 0;
-}
-
-/* Ends with a timedelta. From 3.12 on `await` calls tp_iternext, where a value has
- * to travel in a StopIteration, which the interpreter takes apart at once; so one
- * instance serves again and again. Whoever drives a sleep by himself and catches it
- * keeps it. A timedelta may stay in it until the next sleep ends; another value, as
- * of a task, would be kept alive. */
-static PyObject *
-sleep_stop_steal(ModuleState *state, PyObject *slept)
-{
-    PyObject *exc = state->stop_iteration;
-    if (exc == NULL || !stop_iteration_is_pristine(exc)) {
-        exc = PyObject_CallNoArgs(PyExc_StopIteration);
-        if (exc == NULL) {
-            Py_DECREF(slept);
-            return NULL;
-        }
-        PyObject *old = state->stop_iteration;
-        state->stop_iteration = Py_NewRef(exc);
-        Py_XDECREF(old);  /* beware: may run Python that ends a sleep as well */
-    }
-    else {
-        Py_INCREF(exc);
-    }
-    Py_XSETREF(((PyStopIterationObject *)exc)->value, slept);
-    PyErr_SetRaisedException(exc);
-    return NULL;
-}
-
 static PyObject *
 sleep_tp_iternext(PyObject *op)
 {
     PyObject *result;
     PySendResult how = sleep_advance(op, Py_None, &result);
     if (how == PYGEN_RETURN && result != Py_None) {
-        return sleep_stop_steal(state_of_type(Py_TYPE(op)), result);
+        return stop_iteration_reused_steal(state_of_type(Py_TYPE(op)), result);
     }
     return trap_next_result(how, result);
 }

@@ -9,6 +9,7 @@
 struct ModuleState {
     PyTypeObject *LoopType, *TaskType, *SleepType, *JoinType, *StatsType;
     PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
+    PyTypeObject *EveryType, *NextTickType, *TickType;
     PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
     PyObject *str_send, *str_throw, *str_close, *str_aclose;
     /* datetime: its C API where there is one. Before 3.13 a subinterpreter with a
@@ -16,7 +17,8 @@ struct ModuleState {
     PyDateTime_CAPI *datetime_api;
     PyObject *datetime_type, *timedelta_type;
     PyObject *utc, *epoch;     /* timezone.utc; 1970-01-01 in it */
-    PyObject *stop_iteration;  /* see stop_iteration_steal() */
+    PyObject *stop_iteration;  /* see stop_iteration_reused_steal() */
+    uint64_t loops_made;
     LoopObject *running;       /* borrowed: the loops that run now, in whichever thread */
 };
 

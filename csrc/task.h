@@ -8,7 +8,7 @@
 
 #include "cancelled.h"
 #include "report.h"
-#include "sleep.h"
+#include "every.h"
 
 /* New reference: the given name, or "Task-<number>". */
 static PyObject *

@@ -223,6 +223,9 @@ task_waiting_since(TaskObject *task)
     case TASK_LEAVE:
         return ((LeaveObject *)trap)->started;
     default:
+        if (Py_TYPE(trap) == task->loop->state->NextTickType) {
+            return ((NextTickObject *)trap)->started;
+        }
         return Py_TYPE(trap) == task->loop->state->SleepType ? ((SleepObject *)trap)->started : -1;
     }
 }
@@ -243,6 +246,9 @@ task_get_wake_time(PyObject *op, void *Py_UNUSED(closure))
         int64_t wall = 0;
         if (Py_TYPE(trap) == task->loop->state->SleepType) {
             return seconds_object(sleep_deadline(task->loop, (SleepObject *)trap));
+        }
+        if (Py_TYPE(trap) == task->loop->state->NextTickType) {
+            return seconds_object(((NextTickObject *)trap)->due);
         }
         LoopObject *loop = task->loop;
         Py_INCREF(trap);  /* a time zone's Python may let go of either */
@@ -274,6 +280,9 @@ task_get_waiting_on(PyObject *op, void *Py_UNUSED(closure))
     case TASK_LEAVE:
         return Py_NewRef(((LeaveObject *)task->payload)->group);
     default:
+        if (task->loop != NULL && Py_TYPE(task->payload) == task->loop->state->NextTickType) {
+            return Py_NewRef(((NextTickObject *)task->payload)->every);
+        }
         return Py_NewRef(task->payload);
     }
 }
@@ -506,8 +515,8 @@ static PyGetSetDef task_getset[] = {
                "None: it does not sleep."),
      NULL},
     {"waiting_on", task_get_waiting_on, NULL,
-     PyDoc_STR("What the task waits for: a Task, a TaskGroup, a sleep or a datetime; None if it\n"
-               "does not wait."),
+     PyDoc_STR("What the task waits for: a Task, a TaskGroup, a sleep, an Every or a datetime;\n"
+               "None if it does not wait."),
      NULL},
     {"created_at", task_get_created_at, NULL,
      PyDoc_STR("Where the task was made, a traceback.StackSummary, innermost last; None unless\n"

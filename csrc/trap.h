@@ -20,6 +20,42 @@ stop_iteration_steal(PyObject *value)
     return NULL;
 }
 
+/* Whether nobody else holds the exception and nothing has been attached to it. */
+static inline int
+stop_iteration_is_pristine(PyObject *op)
+{
+    PyStopIterationObject *exc = (PyStopIterationObject *)op;
+    return Py_REFCNT(op) == 1 && exc->traceback == NULL && exc->context == NULL
+           && exc->cause == NULL && exc->dict == NULL && PyTuple_GET_SIZE(exc->args) == 0;
+}
+
+/* Likewise for what a sleep or a tick ends with. From 3.12 on `await` calls tp_iternext,
+ * where a value has to travel in a StopIteration, which the interpreter takes apart at
+ * once; so one instance serves again and again. Whoever drives a sleep by himself and
+ * catches it keeps it. A timedelta or a Tick may stay in it until the next sleep ends;
+ * another value, as of a task, would be kept alive. */
+static PyObject *
+stop_iteration_reused_steal(ModuleState *state, PyObject *value)
+{
+    PyObject *exc = state->stop_iteration;
+    if (exc == NULL || !stop_iteration_is_pristine(exc)) {
+        exc = PyObject_CallNoArgs(PyExc_StopIteration);
+        if (exc == NULL) {
+            Py_DECREF(value);
+            return NULL;
+        }
+        PyObject *old = state->stop_iteration;
+        state->stop_iteration = Py_NewRef(exc);
+        Py_XDECREF(old);  /* beware: may run Python that ends a sleep as well */
+    }
+    else {
+        Py_INCREF(exc);
+    }
+    Py_XSETREF(((PyStopIterationObject *)exc)->value, value);
+    PyErr_SetRaisedException(exc);
+    return NULL;
+}
+
 typedef PySendResult (*trap_advance_fn)(PyObject *self, PyObject *value, PyObject **result);
 
 /* What tp_iternext returns. A bare NULL is the short form of "ended with None". */

@@ -267,6 +267,19 @@ loop_time_of_wall(const LoopObject *loop, int64_t wall)
     return time_add(base, (wall - from) * NS_PER_US);
 }
 
+/* The loop time at which the loop's wall clock shows `wall`; negative before the run. */
+static int64_t
+loop_time_at_wall(const LoopObject *loop, int64_t wall)
+{
+    int64_t from = loop->wall_is_system ? wall_now() : loop->wall_origin;
+    if (wall > from) {
+        return loop_time_of_wall(loop, wall);
+    }
+    int64_t base = loop->wall_is_system ? clock_now(&loop->clock) : 0;
+    return from - wall >= TIME_FOREVER / NS_PER_US ? -TIME_FOREVER
+                                                    : base - (from - wall) * NS_PER_US;
+}
+
 /* ---- times as people give them --------------------------------------------------------------- */
 
 /* A delay: a number of seconds or a timedelta. 0, or -1 with TypeError or ValueError. */

@@ -29,18 +29,21 @@ __all__ = [
     "CancelScope",
     "CancelledError",
     "DeadlockError",
+    "Every",
     "LagError",
     "LoopClosedError",
     "LoopStats",
     "SleepingLoop",
     "Task",
     "TaskGroup",
+    "Tick",
     "as_completed",
     "checkpoint",
     "create_task",
     "current_effective_deadline",
     "current_loop",
     "current_task",
+    "every",
     "format_tasks",
     "gather",
     "move_on_after",
@@ -197,6 +200,30 @@ class TaskGroup:
     ) -> Awaitable[bool | None]: ...
 
 @final
+class Every:
+    @property
+    def period(self) -> float: ...
+    @property
+    def missed(self) -> Literal["skip", "burst", "delay"]: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> _Sleep[Tick]: ...
+
+@final
+class Tick:
+    @property
+    def index(self) -> int: ...
+    @property
+    def due(self) -> float: ...
+    @property
+    def due_ns(self) -> int: ...
+    @property
+    def lateness(self) -> float: ...
+    @property
+    def missed(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
 class LoopStats(structseq[Any], tuple[int, int, float, float, float, float, float]):
     __match_args__: Final = (
         "steps",
@@ -349,3 +376,10 @@ def sleep(delay: SupportsFloat | SupportsIndex | timedelta, /) -> _Sleep[timedel
 def sleep_until(when: SupportsFloat | SupportsIndex | datetime, /) -> _Sleep[timedelta]: ...
 def sleep_forever() -> _Sleep[Never]: ...
 def checkpoint() -> _Sleep[None]: ...
+def every(
+    period: SupportsFloat | SupportsIndex | timedelta,
+    *,
+    start: _Moment = None,
+    missed: Literal["skip", "burst", "delay"] = "skip",
+    jitter: SupportsFloat | SupportsIndex | timedelta = 0,
+) -> Every: ...

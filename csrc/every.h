@@ -1,0 +1,598 @@
+/* every.h: every(), the ticks of a periodic schedule for `async for`.
+ *
+ * Three types: the Every that people hold; the awaitable that each __anext__() returns, which
+ * yields itself as a sleep does; and the Tick that comes of it. None holds an object of the
+ * user's or the loop, so that none can be part of a cycle.
+ *
+ * What an await is going to give is decided when it begins, and becomes true only when it ends:
+ * one that is cancelled has changed nothing.
+ */
+#ifndef SLEEPLOOP_EVERY_H
+#define SLEEPLOOP_EVERY_H
+
+#include "sleep.h"
+
+/* ---- Tick ------------------------------------------------------------------------------------ */
+
+static PyObject *
+tick_new(ModuleState *state, uint64_t index, int64_t due, int64_t lateness, uint64_t missed)
+{
+    TickObject *self = PyObject_New(TickObject, state->TickType);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->index = index;
+    self->due = due;
+    self->lateness = lateness;
+    self->missed = missed;
+    return (PyObject *)self;
+}
+
+static PyObject *
+tick_get_index(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(((TickObject *)op)->index);
+}
+
+static PyObject *
+tick_get_due(PyObject *op, void *Py_UNUSED(closure))
+{
+    return seconds_object(((TickObject *)op)->due);
+}
+
+static PyObject *
+tick_get_due_ns(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLongLong(((TickObject *)op)->due);
+}
+
+static PyObject *
+tick_get_lateness(PyObject *op, void *Py_UNUSED(closure))
+{
+    return seconds_object(((TickObject *)op)->lateness);
+}
+
+static PyObject *
+tick_get_missed(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(((TickObject *)op)->missed);
+}
+
+static PyObject *
+tick_tp_repr(PyObject *op)
+{
+    TickObject *self = (TickObject *)op;
+    PyObject *due = seconds_object(self->due), *lateness = seconds_object(self->lateness);
+    PyObject *text = NULL;
+    if (due != NULL && lateness != NULL) {
+        text = PyUnicode_FromFormat("<Tick %llu due %S s, %S s late, %llu missed>",
+                                    (unsigned long long)self->index, due, lateness,
+                                    (unsigned long long)self->missed);
+    }
+    Py_XDECREF(due);
+    Py_XDECREF(lateness);
+    return text;
+}
+
+static PyObject *
+tick_tp_richcompare(PyObject *op, PyObject *other, int how)
+{
+    if (Py_TYPE(other) != Py_TYPE(op) || (how != Py_EQ && how != Py_NE)) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    const TickObject *a = (TickObject *)op, *b = (TickObject *)other;
+    int same = a->index == b->index && a->due == b->due && a->lateness == b->lateness
+               && a->missed == b->missed;
+    return PyBool_FromLong(same == (how == Py_EQ));
+}
+
+static Py_hash_t
+tick_tp_hash(PyObject *op)
+{
+    const TickObject *self = (TickObject *)op;
+    Py_hash_t hash = (Py_hash_t)splitmix64((uint64_t)self->due, self->index);
+    return hash != -1 ? hash : -2;
+}
+
+/* For each of the three types: PyObject_New() took a reference to it. */
+static void
+every_part_tp_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_Free(op);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(tick_type_doc,
+"What `async for` gets from every(): which tick it is, when it was due, and how late\n"
+"it came. Ticks are equal if all of that is equal.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def main():\n"
+"...     async for tick in sleeploop.every(0.5):\n"
+"...         if tick.index == 3:\n"
+"...             return tick\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"<Tick 3 due 1.5 s, 0.0 s late, 0 missed>\n");
+
+static PyGetSetDef tick_getset[] = {
+    {"index", tick_get_index, NULL,
+     PyDoc_STR("Its number on the schedule, from 0; those of skipped ticks are left out."), NULL},
+    {"due", tick_get_due, NULL,
+     PyDoc_STR("Loop time in seconds at which it was due, its jitter included."), NULL},
+    {"due_ns", tick_get_due_ns, NULL, PyDoc_STR("The same in nanoseconds."), NULL},
+    {"lateness", tick_get_lateness, NULL,
+     PyDoc_STR("Seconds of loop time from then until the task went on; never negative."), NULL},
+    {"missed", tick_get_missed, NULL,
+     PyDoc_STR("How many ticks were skipped right before it."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot tick_slots[] = {
+    {Py_tp_doc, (void *)tick_type_doc},
+    {Py_tp_dealloc, every_part_tp_dealloc},
+    {Py_tp_repr, tick_tp_repr},
+    {Py_tp_richcompare, tick_tp_richcompare},
+    {Py_tp_hash, tick_tp_hash},
+    {Py_tp_getset, tick_getset},
+    {0, NULL},
+};
+
+static PyType_Spec tick_spec = {
+    .name = "sleeploop.Tick",
+    .basicsize = sizeof(TickObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = tick_slots,
+};
+
+/* ---- the awaitable --------------------------------------------------------------------------- */
+
+/* What jitter is drawn from, so that the same program has the same ticks. */
+static inline uint64_t
+loop_seed(const LoopObject *Py_UNUSED(loop))
+{
+    return 0;
+}
+
+/* The first await: the schedule gets its place in loop time. */
+static void
+every_begin(EveryObject *every, LoopObject *loop, int64_t now)
+{
+    struct schedule *schedule = &every->schedule;
+    every->loop_number = loop->number;
+    if (every->start_kind == DEADLINE_AFTER) {
+        schedule->base = now;
+    }
+    else if (every->start_kind == DEADLINE_WALL) {
+        schedule->base = loop_time_at_wall(loop, every->start);
+    }
+    else {
+        schedule->base = every->start;
+    }
+    if (schedule->jitter > 0) {
+        schedule->seed = splitmix64(loop_seed(loop), loop->jitters++);
+    }
+}
+
+static PySendResult
+nexttick_begin(ModuleState *state, NextTickObject *self, PyObject **result)
+{
+    EveryObject *every = self->every;
+    LoopObject *loop = current_loop_borrowed(state);
+    if (loop == NULL || loop->current == NULL) {
+        (void)need_current_task_borrowed(state, "awaiting a tick of every()");
+        return PYGEN_ERROR;
+    }
+    if (every->waiter != NULL) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "every(): its next tick is being waited for already, and one at a time can "
+                        "do that; let each task have an every() of its own");
+        return PYGEN_ERROR;
+    }
+    int64_t now = clock_now(&loop->clock);
+    if (every->loop_number == 0) {
+        every_begin(every, loop, now);
+    }
+    else if (every->loop_number != loop->number) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "every(): this one has begun on another loop; make a new one for each run");
+        return PYGEN_ERROR;
+    }
+    self->started = now;
+    self->index = every->next;
+    self->due = schedule_due(&every->schedule, self->index);
+    if (self->due < now && every->missed == MISSED_SKIP) {
+        self->index = schedule_latest(&every->schedule, self->index, now);
+        self->due = schedule_due(&every->schedule, self->index);
+    }
+    self->task_number = loop->current->number;
+    self->state = TRAP_WAITING;
+    every->waiter = self;
+    *result = Py_NewRef(self);
+    return PYGEN_NEXT;
+}
+
+/* However the await ends, if it has begun. */
+static inline void
+nexttick_ended(NextTickObject *self)
+{
+    self->state = TRAP_DONE;
+    if (self->every->waiter == self) {
+        self->every->waiter = NULL;
+    }
+}
+
+static PySendResult
+nexttick_end(ModuleState *state, NextTickObject *self, PyObject **result)
+{
+    EveryObject *every = self->every;
+    LoopObject *loop = current_loop_borrowed(state);
+    if (loop == NULL || loop->number != every->loop_number || loop->current == NULL
+        || loop->current->number != self->task_number) {
+        return trap_used_up("every()'s __anext__()");  /* the wake-up belongs to another task */
+    }
+    int64_t now = clock_now(&loop->clock);
+    if (now < self->due) {  /* somebody resumes it by hand; a tick is never early */
+        *result = Py_NewRef(self);
+        return PYGEN_NEXT;
+    }
+    nexttick_ended(self);
+    *result = tick_new(state, self->index, self->due, time_since(self->due, now),
+                       self->index - every->next);
+    if (*result == NULL) {
+        return PYGEN_ERROR;
+    }
+    int was_overdue = self->due < self->started;
+    if (was_overdue && every->missed == MISSED_DELAY) {
+        every->schedule.base = now;
+        every->schedule.base_index = self->index;
+    }
+    if (loop->clock.mode != CLOCK_VIRTUAL && self->due > self->started) {
+        lateness_add(&loop->late, now - self->due);
+    }
+    every->next = self->index + 1;
+    return PYGEN_RETURN;
+}
+
+static PySendResult
+nexttick_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    NextTickObject *self = (NextTickObject *)op;
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    *result = NULL;
+    switch (self->state) {
+    case TRAP_NEW:
+        return nexttick_begin(state, self, result);
+    case TRAP_WAITING:
+        return nexttick_end(state, self, result);
+    default:
+        return trap_used_up("every()'s __anext__()");
+    }
+}
+
+/* The place to notice a second await, as in sleep.h. */
+static PyObject *
+nexttick_tp_iter(PyObject *op)
+{
+    if (((NextTickObject *)op)->state != TRAP_NEW) {
+        trap_used_up("every()'s __anext__()");
+        return NULL;
+    }
+    return Py_NewRef(op);
+}
+
+static PyObject *
+nexttick_tp_iternext(PyObject *op)
+{
+    PyObject *result;
+    switch (nexttick_advance(op, Py_None, &result)) {
+    case PYGEN_NEXT:
+        return result;
+    case PYGEN_RETURN:
+        return stop_iteration_reused_steal(state_of_type(Py_TYPE(op)), result);
+    default:
+        return NULL;
+    }
+}
+
+static PyObject *
+nexttick_py_send(PyObject *op, PyObject *value)
+{
+    return trap_send(op, value, nexttick_advance);
+}
+
+static PyObject *
+nexttick_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
+{
+    NextTickObject *self = (NextTickObject *)op;
+    PyObject *result = trap_throw(&self->state, args, n_args);
+    if (self->state == TRAP_DONE) {
+        nexttick_ended(self);
+    }
+    return result;
+}
+
+static PyObject *
+nexttick_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    nexttick_ended((NextTickObject *)op);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+nexttick_tp_repr(PyObject *op)
+{
+    return PyUnicode_FromFormat("<next of %R>", ((NextTickObject *)op)->every);
+}
+
+static void
+nexttick_tp_dealloc(PyObject *op)
+{
+    NextTickObject *self = (NextTickObject *)op;
+    nexttick_ended(self);
+    Py_DECREF(self->every);
+    every_part_tp_dealloc(op);
+}
+
+static PyMethodDef nexttick_methods[] = {
+    {"send", nexttick_py_send, METH_O,
+     PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
+    {"throw", (PyCFunction)(void (*)(void))nexttick_py_throw, METH_FASTCALL,
+     PyDoc_STR("throw($self, exception, /, *args)\n--\n\nAs of a generator.")},
+    {"close", nexttick_py_close, METH_NOARGS,
+     PyDoc_STR("close($self, /)\n--\n\nAs of a generator.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot nexttick_slots[] = {
+    {Py_tp_doc, (void *)"What __anext__() of an Every returns; `async for` awaits it, once."},
+    {Py_tp_dealloc, nexttick_tp_dealloc},
+    {Py_tp_repr, nexttick_tp_repr},
+    {Py_tp_iter, nexttick_tp_iter},
+    {Py_tp_iternext, nexttick_tp_iternext},
+    {Py_am_await, nexttick_tp_iter},
+    {Py_am_send, nexttick_advance},
+    {Py_tp_methods, nexttick_methods},
+    {0, NULL},
+};
+
+static PyType_Spec nexttick_spec = {
+    .name = "sleeploop.NextTick",
+    .basicsize = sizeof(NextTickObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = nexttick_slots,
+};
+
+/* ---- Every ----------------------------------------------------------------------------------- */
+
+static const char *const missed_names[] = {
+    [MISSED_SKIP] = "skip",
+    [MISSED_BURST] = "burst",
+    [MISSED_DELAY] = "delay",
+};
+
+static PyObject *
+every_am_anext(PyObject *op)
+{
+    NextTickObject *next =
+        PyObject_New(NextTickObject, state_of_type(Py_TYPE(op))->NextTickType);
+    if (next == NULL) {
+        return NULL;
+    }
+    next->every = (EveryObject *)Py_NewRef(op);
+    next->index = 0;
+    next->due = 0;
+    next->started = 0;
+    next->task_number = 0;
+    next->state = TRAP_NEW;
+    return (PyObject *)next;
+}
+
+static PyObject *
+every_get_period(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyFloat_FromDouble(((EveryObject *)op)->period);
+}
+
+static PyObject *
+every_get_missed(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(missed_names[((EveryObject *)op)->missed]);
+}
+
+static PyObject *
+every_tp_repr(PyObject *op)
+{
+    EveryObject *self = (EveryObject *)op;
+    PyObject *period = every_get_period(op, NULL), *due = NULL, *text = NULL;
+    int64_t when = self->waiter != NULL ? self->waiter->due
+                                        : schedule_due(&self->schedule, self->next);
+    unsigned long long index = self->waiter != NULL ? self->waiter->index : self->next;
+    if (period == NULL) {
+        return NULL;
+    }
+    if (self->loop_number == 0) {
+        text = PyUnicode_FromFormat("<every %S s, not begun>", period);
+    }
+    else if (when == TIME_FOREVER) {
+        text = PyUnicode_FromFormat("<every %S s, next tick %llu never due>", period, index);
+    }
+    else if ((due = seconds_object(when)) != NULL) {
+        text = PyUnicode_FromFormat("<every %S s, next tick %llu due %S s>", period, index, due);
+    }
+    Py_XDECREF(due);
+    Py_DECREF(period);
+    return text;
+}
+
+PyDoc_STRVAR(every_type_doc,
+"What every() returns, an asynchronous iterator of Tick. It goes on where it was left,\n"
+"and never ends.\n"
+"\n"
+">>> import sleeploop\n"
+">>> sleeploop.every(0.1, missed='burst')\n"
+"<every 0.1 s, not begun>\n");
+
+static PyGetSetDef every_getset[] = {
+    {"period", every_get_period, NULL, PyDoc_STR("Seconds from tick to tick."), NULL},
+    {"missed", every_get_missed, NULL,
+     PyDoc_STR("What happens with overdue ticks: 'skip', 'burst' or 'delay'."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot every_slots[] = {
+    {Py_tp_doc, (void *)every_type_doc},
+    {Py_tp_dealloc, every_part_tp_dealloc},
+    {Py_tp_repr, every_tp_repr},
+    {Py_am_aiter, PyObject_SelfIter},
+    {Py_am_anext, every_am_anext},
+    {Py_tp_getset, every_getset},
+    {0, NULL},
+};
+
+static PyType_Spec every_spec = {
+    .name = "sleeploop.Every",
+    .basicsize = sizeof(EveryObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = every_slots,
+};
+
+/* ---- the function ---------------------------------------------------------------------------- */
+
+/* *ns: the same in nanoseconds. */
+static int
+every_set_period(ModuleState *state, EveryObject *every, PyObject *obj, int64_t *ns)
+{
+    PyNumberMethods *methods = Py_TYPE(obj)->tp_as_number;
+    int is_float = !PyLong_Check(obj) && methods != NULL && methods->nb_float != NULL;
+    PyObject *number = is_float ? PyNumber_Float(obj) : Py_NewRef(obj);
+    if (number == NULL) {
+        return -1;
+    }
+    int rc = delay_from_object(state, "every()", number, ns);
+    double seconds = is_float ? PyFloat_AS_DOUBLE(number) : 0;
+    Py_DECREF(number);
+    if (rc < 0) {
+        return -1;
+    }
+    if (*ns <= 0 || isinf(seconds)) {
+        raise_about(PyExc_ValueError, "%s: the period must be positive and finite, not %U%s",
+                    "every()", obj, "");
+        return -1;
+    }
+    every->period = is_float ? seconds : (double)*ns / 1e9;
+    schedule_set_period(&every->schedule, every->period, *ns);
+    return 0;
+}
+
+static int
+every_set_start(ModuleState *state, EveryObject *every, PyObject *obj)
+{
+    every->start_kind = DEADLINE_AFTER;
+    every->start = 0;
+    if (obj == NULL || obj == Py_None) {
+        return 0;
+    }
+    int is_wall;
+    if (moment_from_object(state, "every(start=)", obj, &every->start, &is_wall) < 0) {
+        return -1;
+    }
+    every->start_kind = is_wall ? DEADLINE_WALL : DEADLINE_AT;
+    return 0;
+}
+
+static int
+every_set_missed(EveryObject *every, PyObject *obj)
+{
+    if (obj == NULL) {
+        every->missed = MISSED_SKIP;
+        return 0;
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(missed_names); i++) {
+        if (PyUnicode_Check(obj) && PyUnicode_CompareWithASCIIString(obj, missed_names[i]) == 0) {
+            every->missed = (uint8_t)i;
+            return 0;
+        }
+    }
+    raise_about(PyExc_ValueError, "%s: missed must be 'skip', 'burst' or 'delay', not %U%s",
+                "every()", obj, "");
+    return -1;
+}
+
+/* `most`: the period in nanoseconds. */
+static int
+every_set_jitter(ModuleState *state, EveryObject *every, PyObject *obj, int64_t most)
+{
+    int64_t jitter = 0;
+    if (obj != NULL && delay_from_object(state, "every(jitter=)", obj, &jitter) < 0) {
+        return -1;
+    }
+    if (jitter < 0 || jitter > most) {
+        raise_about(PyExc_ValueError,
+                    "%s: jitter must not be negative, or longer than the period, but is %U%s",
+                    "every()", obj, "");
+        return -1;
+    }
+    every->schedule.jitter = jitter;
+    return 0;
+}
+
+PyDoc_STRVAR(every_doc,
+"every($module, period, *, start=None, missed='skip', jitter=0)\n--\n\n"
+"An asynchronous iterator of ticks, one every `period`: `async for tick in every(1):`.\n"
+"Tick k is due at start + k * period. That does not drift, however long the body of\n"
+"the loop takes, and no tick is early. Each step is a checkpoint.\n"
+"\n"
+"period: seconds or a timedelta, positive and finite. start: when the first tick is\n"
+"due, loop time in seconds or a datetime; the default is when it is first asked for.\n"
+"missed: what happens with ticks that are overdue already when the next one is asked\n"
+"for. 'skip': only the latest of them comes, at once, and tells how many it replaces;\n"
+"'burst': all come, without waiting; 'delay': one comes at once, and the schedule goes\n"
+"on from there. jitter: each tick is due later by a random time below this, the same\n"
+"in each run; not longer than the period.\n"
+"\n"
+"One task at a time can wait for a tick. A wait that is cancelled loses none.\n"
+"\n"
+"Raises TypeError and ValueError for wrong arguments, at the call; RuntimeError when\n"
+"it is awaited without a running loop, on a second loop, or by two tasks at once.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def main():\n"
+"...     async for tick in sleeploop.every(10):\n"
+"...         print(tick)\n"
+"...         if tick.index >= 4:\n"
+"...             break\n"
+"...         await sleeploop.sleep(5 if tick.index < 1 else 35)\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"<Tick 0 due 0.0 s, 0.0 s late, 0 missed>\n"
+"<Tick 1 due 10.0 s, 0.0 s late, 0 missed>\n"
+"<Tick 4 due 40.0 s, 5.0 s late, 2 missed>\n");
+
+static PyObject *
+module_py_every(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    static const char *const names[] = {"period", "start", "missed", "jitter", NULL};
+    ModuleState *state = PyModule_GetState(module);
+    PyObject *given[4];
+    if (args_parse("every()", names, 1, 1, args, n_args, kwnames, given) < 0) {
+        return NULL;
+    }
+    EveryObject *every = PyObject_New(EveryObject, state->EveryType);
+    if (every == NULL) {
+        return NULL;
+    }
+    every->schedule = (struct schedule){0};
+    every->next = 0;
+    every->loop_number = 0;
+    every->waiter = NULL;
+    int64_t ns;
+    if (every_set_period(state, every, given[0], &ns) < 0
+        || every_set_start(state, every, given[1]) < 0 || every_set_missed(every, given[2]) < 0
+        || every_set_jitter(state, every, given[3], ns) < 0) {
+        Py_DECREF(every);
+        return NULL;
+    }
+    return (PyObject *)every;
+}
+
+#endif /* SLEEPLOOP_EVERY_H */
