@@ -329,9 +329,17 @@ static void
 nexttick_tp_dealloc(PyObject *op)
 {
     NextTickObject *self = (NextTickObject *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    EveryObject *every = self->every;
     nexttick_ended(self);
-    Py_DECREF(self->every);
-    every_part_tp_dealloc(op);
+    if (every->spare == NULL) {
+        every->spare = self;
+    }
+    else {
+        PyObject_Free(op);
+    }
+    Py_DECREF(every);
+    Py_DECREF(type);
 }
 
 static PyMethodDef nexttick_methods[] = {
@@ -374,10 +382,17 @@ static const char *const missed_names[] = {
 static PyObject *
 every_am_anext(PyObject *op)
 {
-    NextTickObject *next =
-        PyObject_New(NextTickObject, state_of_type(Py_TYPE(op))->NextTickType);
-    if (next == NULL) {
-        return NULL;
+    PyTypeObject *type = state_of_type(Py_TYPE(op))->NextTickType;
+    NextTickObject *next = ((EveryObject *)op)->spare;
+    if (next != NULL) {
+        ((EveryObject *)op)->spare = NULL;
+        (void)PyObject_Init((PyObject *)next, type);
+    }
+    else {
+        next = PyObject_New(NextTickObject, type);
+        if (next == NULL) {
+            return NULL;
+        }
     }
     next->every = (EveryObject *)Py_NewRef(op);
     next->index = 0;
@@ -425,6 +440,13 @@ every_tp_repr(PyObject *op)
     return text;
 }
 
+static void
+every_tp_dealloc(PyObject *op)
+{
+    PyObject_Free(((EveryObject *)op)->spare);
+    every_part_tp_dealloc(op);
+}
+
 PyDoc_STRVAR(every_type_doc,
 "What every() returns, an asynchronous iterator of Tick. It goes on where it was left,\n"
 "and never ends.\n"
@@ -442,7 +464,7 @@ static PyGetSetDef every_getset[] = {
 
 static PyType_Slot every_slots[] = {
     {Py_tp_doc, (void *)every_type_doc},
-    {Py_tp_dealloc, every_part_tp_dealloc},
+    {Py_tp_dealloc, every_tp_dealloc},
     {Py_tp_repr, every_tp_repr},
     {Py_am_aiter, PyObject_SelfIter},
     {Py_am_anext, every_am_anext},
@@ -585,6 +607,7 @@ module_py_every(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyOb
     every->next = 0;
     every->loop_number = 0;
     every->waiter = NULL;
+    every->spare = NULL;
     int64_t ns;
     if (every_set_period(state, every, given[0], &ns) < 0
         || every_set_start(state, every, given[1]) < 0 || every_set_missed(every, given[2]) < 0

@@ -206,6 +206,7 @@ struct EveryObject {
     struct schedule schedule;
     uint64_t next;          /* index of the first tick that has not come */
     NextTickObject *waiter; /* borrowed: the await that is under way, or NULL */
+    NextTickObject *spare;  /* owned: memory for the next one, no object now; or NULL */
     uint64_t loop_number;   /* of the loop it has begun on; 0: of none yet */
     double period;          /* seconds */
     int64_t start;          /* as a deadline of this kind: */
