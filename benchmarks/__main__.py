@@ -2,6 +2,7 @@
 
 from benchmarks import (
     bench_cancel,
+    bench_every,
     bench_group,
     bench_memory,
     bench_realtime,
@@ -17,6 +18,7 @@ if __name__ == "__main__":
         [
             *bench_switch.WORKLOADS,
             *bench_virtual.WORKLOADS,
+            *bench_every.WORKLOADS,
             *bench_spawn.WORKLOADS,
             *bench_timeout.WORKLOADS,
             *bench_group.WORKLOADS,

@@ -27,6 +27,7 @@ class Peer:
 
     sleep: Any  # each of these as the peer has it
     checkpoint: Any = None  # only where it is cheaper than sleep(0)
+    every: Any = None
     spawn: Any = None
     timeout: Any = None
     group: Any = None
@@ -56,6 +57,7 @@ class Sleeploop(Peer):
         self.speed = math.inf if virtual else 1.0
         self.sleep = sleeploop.sleep
         self.checkpoint = sleeploop.checkpoint
+        self.every = sleeploop.every
         self.spawn = sleeploop.create_task
         self.timeout = sleeploop.timeout
         self.group = sleeploop.TaskGroup

@@ -23,6 +23,7 @@ from sleeploop import (
     create_task,
     current_loop,
     current_task,
+    every,
     run,
     sleep,
     sleep_forever,
@@ -96,6 +97,9 @@ INSTANCES = {
     "finished Task": lambda: in_a_run(current_task),
     "Sleep": lambda: sleep(1),
     "Join": lambda: in_a_run(join),
+    "Every": lambda: every(1),
+    "NextTick": lambda: every(1).__anext__(),
+    "Tick": lambda: virtual(anext(every(1))),
     "LoopStats": lambda: SleepingLoop().stats(),
     "CancelledError": lambda: CancelledError("reason"),
     "CancelledError of one's own": lambda: OwnCancelledError("reason"),
@@ -213,17 +217,19 @@ def test_cancelling_leaves_no_cycle_and_frees_the_locals_promptly(no_collector):
 
     async def victim(name):
         local = OnDel(lambda: died.append(name))
-        await (sleep_forever() if name == "forever" else create_task(sleep(9)))
+        waits = {"forever": sleep_forever, "ticking": anext(every(9, start=9)).__await__}
+        await (create_task(sleep(9)) if name == "joining" else waits[name]())
         return local
 
     async def main():
         create_task(victim("forever"), daemon=True)
         create_task(victim("joining"), daemon=True)
+        create_task(victim("ticking"), daemon=True)
         await checkpoint()
         await checkpoint()
 
     virtual(main())
-    assert died == ["forever", "joining"]
+    assert died == ["forever", "joining", "ticking"]
 
 
 def test_a_loop_that_never_ran_is_collected_with_its_tasks():

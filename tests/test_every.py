@@ -134,7 +134,7 @@ def test_endless_periods_have_one_tick(period):
         assert repr(ticks).endswith("s, next tick 1 never due>")
         await task
 
-    with pytest.raises(DeadlockError, match="take: sleeping until cancelled, since 0.0 s"):
+    with pytest.raises(DeadlockError, match=r"take: sleeping until cancelled, since 0\.0 s"):
         virtual(main())
 
 
@@ -205,10 +205,12 @@ def test_starts_at_the_ends_of_time(missed):
         assert -9.3e9 < tick.due <= 0
         await sleep(9_000_000_000)
         (tick,) = await take(every(1e-9, start=-math.inf, missed=missed), 1)
-        assert (tick.index, tick.missed) == ((18223372036854775807,) * 2 if missed == "skip" else (0, 0))
+        assert (tick.index, tick.missed) == (
+            (18223372036854775807,) * 2 if missed == "skip" else (0, 0)
+        )
         assert tick.lateness == (0.0 if missed == "skip" else (2**63 - 1) / 1e9)
         (tick,) = await take(every(1.5e-9, start=-math.inf, missed=missed), 1)
-        assert 0 <= tick.lateness
+        assert tick.lateness >= 0
         await take(every(1, start=math.inf, missed=missed), 1)
 
     with pytest.raises(DeadlockError):

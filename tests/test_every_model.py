@@ -26,7 +26,7 @@ class Model:
         return self.base + round((index - self.first) * self.period)
 
     def take(self, now):
-        """The next tick, asked for at `now`: its index, when due, when it comes, how many missed."""
+        """Of the next tick, asked for now: its index, when due, when it comes, how many missed."""
         overdue = list(takewhile(lambda index: self.due(index) <= now, count(self.next)))
         index = overdue[-1] if overdue and self.missed == "skip" else self.next
         skipped, due = index - self.next, self.due(index)

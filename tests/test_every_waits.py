@@ -5,6 +5,7 @@ import math
 import sys
 import types
 import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -244,13 +245,11 @@ def test_a_wait_that_is_dropped_lets_go_of_the_schedule():
         assert "one at a time" in str(await outcome(anext(ticks)))
         del awaitable
         await anext(ticks)
-        for end in ("close", "throw"):
+        for end in (lambda trap: trap.close(), lambda trap: trap.throw(KeyError)):
             awaitable = ticks.__anext__()
             next(awaitable)
-            try:
-                getattr(awaitable, end)(*[KeyError] * (end == "throw"))
-            except KeyError:
-                pass
+            with suppress(KeyError):
+                end(awaitable)
             with pytest.raises(RuntimeError, match="awaited before"):
                 next(awaitable)
         return await take(ticks, 1)

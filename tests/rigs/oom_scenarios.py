@@ -90,6 +90,39 @@ def every_way_to_sleep() -> None:
     assert sleeploop.run(every_way(), speed=math.inf) == "slept"
 
 
+async def ticker() -> list[sleeploop.Tick]:
+    ticks = sleeploop.every(timedelta(minutes=1), missed="burst", jitter=0.5)
+    assert repr(ticks)
+    taken = []
+    async for tick in ticks:
+        taken.append(tick)
+        if tick.index == 2:
+            await sleeploop.sleep(120)
+        if tick.index == 4:
+            break
+    with sleeploop.move_on_after(1):
+        await anext(ticks)
+    assert (await anext(ticks)).index == 5
+    assert repr(ticks)
+    assert repr(taken[-1])
+    return taken
+
+
+@scenario
+def ticks_of_a_schedule() -> None:
+    taken = sleeploop.run(ticker(), speed=math.inf)
+    assert [tick.index for tick in taken] == list(range(5))
+    assert all(60 * tick.index <= tick.due < 60 * tick.index + 0.5 for tick in taken)
+    assert taken[3].lateness > 58
+    assert taken[3].due_ns > 0
+    assert taken[3].missed == 0
+    raises(ValueError, sleeploop.every, 0)
+    raises(TypeError, sleeploop.every, "often")
+    raises(ValueError, sleeploop.every, 1, missed="never")
+    raises(ValueError, sleeploop.every, 1, jitter=2)
+    raises(RuntimeError, anext(sleeploop.every(1)).__await__().send, None)
+
+
 # ---- what a coroutine may yield ----------------------------------------------------------------
 
 
