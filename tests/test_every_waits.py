@@ -237,6 +237,21 @@ def test_the_wake_up_belongs_to_the_task_that_waits():
     assert facts([virtual(main())]) == [(0, 5.0, 0.0, 0)]
 
 
+def test_a_wait_that_another_run_began():
+    async def begin():
+        assert next(awaitable) is awaitable
+
+    async def main():
+        with pytest.raises(RuntimeError, match="awaited before"):
+            next(awaitable)
+        with pytest.raises(TypeError, match="cannot wait"):
+            await yielding(awaitable)
+
+    awaitable = every(1).__anext__()
+    virtual(begin())
+    virtual(main())
+
+
 def test_a_wait_that_is_dropped_lets_go_of_the_schedule():
     async def main():
         ticks = every(1)
@@ -252,9 +267,11 @@ def test_a_wait_that_is_dropped_lets_go_of_the_schedule():
                 end(awaitable)
             with pytest.raises(RuntimeError, match="awaited before"):
                 next(awaitable)
-        return await take(ticks, 1)
+            taken.extend(await take(ticks, 1))
 
-    assert facts(virtual(main())) == [(1, 1.0, 0.0, 0)]
+    taken = []
+    virtual(main())
+    assert facts(taken) == [(1, 1.0, 0.0, 0), (2, 2.0, 0.0, 0)]
 
 
 def test_many_awaitables_of_one_schedule():
