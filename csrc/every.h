@@ -90,7 +90,7 @@ static Py_hash_t
 tick_tp_hash(PyObject *op)
 {
     const TickObject *self = (TickObject *)op;
-    Py_hash_t hash = (Py_hash_t)splitmix64((uint64_t)self->due, self->index);
+    Py_hash_t hash = (Py_hash_t)random_at((uint64_t)self->due, self->index);
     return hash != -1 ? hash : -2;
 }
 
@@ -147,13 +147,6 @@ static PyType_Spec tick_spec = {
 
 /* ---- the awaitable --------------------------------------------------------------------------- */
 
-/* What jitter is drawn from, so that the same program has the same ticks. */
-static inline uint64_t
-loop_seed(const LoopObject *Py_UNUSED(loop))
-{
-    return 0;
-}
-
 /* The first await: the schedule gets its place in loop time. */
 static void
 every_begin(EveryObject *every, LoopObject *loop, int64_t now)
@@ -170,7 +163,8 @@ every_begin(EveryObject *every, LoopObject *loop, int64_t now)
         schedule->base = every->start;
     }
     if (schedule->jitter > 0) {
-        schedule->seed = splitmix64(loop_seed(loop), loop->jitters++);
+        uint64_t seed = PyLong_AsUnsignedLongLongMask(loop->seed);  /* an exact int: no error */
+        schedule->seed = random_at(seed, loop->jitters++);
     }
 }
 

@@ -542,7 +542,7 @@ PyDoc_STRVAR(loop_type_doc,
 "debug: each task remembers where it was made, and a step that holds the loop for\n"
 "    more than 100 ms is logged while it does. The default is the environment\n"
 "    variable SLEEPLOOP_DEBUG, 1 or 0, or else False.\n"
-"seed: an int, from which the streams of random() are made.\n"
+"seed: an int, from which the streams of random() and the jitter of every() are made.\n"
 "strict: seconds of loop time, or a timedelta: the run fails with LagError once the\n"
 "    loop is further behind its schedule than that.\n"
 "shuffle: an int: of several tasks that are ready the next one is drawn at random,\n"

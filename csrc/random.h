@@ -17,6 +17,14 @@ random_next(uint64_t *state)
     return z ^ (z >> 31);
 }
 
+/* The n-th number, from 0, of those that a generator would draw from `seed` on. */
+static inline uint64_t
+random_at(uint64_t seed, uint64_t n)
+{
+    uint64_t state = seed + n * UINT64_C(0x9E3779B97F4A7C15);
+    return random_next(&state);
+}
+
 /* One of 0 to n - 1; for an n far below 2^32 as good as evenly. */
 static inline uint32_t
 random_below(uint64_t *state, uint32_t n)

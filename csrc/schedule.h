@@ -11,6 +11,7 @@
 #define SLEEPLOOP_SCHEDULE_H
 
 #include "clock.h"
+#include "random.h"
 
 struct schedule {
     int64_t base;         /* loop time of tick `base_index`, but for its jitter */
@@ -18,7 +19,7 @@ struct schedule {
     int64_t whole;        /* nanoseconds, at least 1; TIME_FOREVER: there is no second tick */
     double fraction;      /* what the period is longer than that, below 1 */
     int64_t jitter;       /* the delays are below this; 0: there are none */
-    uint64_t seed;        /* of the delays */
+    uint64_t seed;        /* of these delays */
 };
 
 /* `nearest` is `seconds` in whole nanoseconds, positive. */
@@ -42,17 +43,6 @@ schedule_set_period(struct schedule *s, double seconds, int64_t nearest)
     s->fraction = fraction;
 }
 
-/* The n-th number (from 0) of SplitMix64 (G. L. Steele Jr., D. Lea, C. H. Flood, "Fast
- * splittable pseudorandom number generators", OOPSLA 2014). */
-static inline uint64_t
-splitmix64(uint64_t seed, uint64_t n)
-{
-    uint64_t z = seed + (n + 1) * UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
 /* Loop time at which tick k >= base_index is due; TIME_FOREVER if that is past int64. Never
  * before tick k - 1, as no jitter is longer than the period. Times are subtracted as unsigned
  * numbers: a base may lie far in the past. */
@@ -72,7 +62,7 @@ schedule_due(const struct schedule *s, uint64_t k)
     }
     int64_t due = (int64_t)((uint64_t)s->base + span);
     return s->jitter == 0 ? due
-                          : time_add(due, (int64_t)(splitmix64(s->seed, k) % (uint64_t)s->jitter));
+                          : time_add(due, (int64_t)(random_at(s->seed, k) % (uint64_t)s->jitter));
 }
 
 /* The last tick that is due by `now`; tick k is. */

@@ -302,6 +302,23 @@ def test_equal_times_come_in_the_order_of_asking():
     assert [name for name, _ in order[3:]] == ["sleep", "a", "b"] * 2
 
 
+def test_between_two_drives_of_a_loop_no_tick_is_overdue():
+    """Loop time stands still there; but it may come to stand between two ticks."""
+
+    async def ticker():
+        async for tick in every(1):
+            log.append((tick.index, tick.lateness, now()))
+
+    log = []
+    loop = SleepingLoop(ticker(), speed=math.inf)
+    for when in (2.5, 2.75, 4):
+        loop.run_until(when)
+        log.append(when)
+    assert [(k, 0.0, float(k)) for k in range(3)] == log[:3]
+    assert log[3:] == [2.5, 2.75, (3, 0.0, 3.0), (4, 0.0, 4.0), 4]
+    loop.close()
+
+
 @pytest.mark.realtime
 @pytest.mark.parametrize("speed", [1.0, 1000.0])
 def test_no_tick_is_early(speed):

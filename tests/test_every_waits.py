@@ -349,6 +349,15 @@ def test_jitter_is_the_same_in_each_run_and_another_for_each_schedule():
     assert [tick.due_ns - 50 * 10**9 for tick in second] != [tick.due_ns for tick in first]
 
 
+def test_jitter_is_another_for_each_seed():
+    runs = [
+        run(take(every(1, jitter=1), 20), speed=math.inf, seed=seed)
+        for seed in (0, 1, -1, 10**30, 0, 1, -1, 10**30)
+    ]
+    assert runs[:4] == runs[4:]
+    assert len({tuple(ticks) for ticks in runs}) == 4
+
+
 @pytest.mark.parametrize("period", [1e-9, 1.7e-9, 3e-9, 1 / 3, 1, 1e300])
 def test_jitter_as_long_as_the_period(period):
     times = dues(period, jitter=period, count=1 if period == 1e300 else 200)
