@@ -195,7 +195,7 @@ nexttick_begin(ModuleState *state, NextTickObject *self, PyObject **result)
     self->started = now;
     self->index = every->next;
     self->due = schedule_due(&every->schedule, self->index);
-    if (self->due < now && every->missed == MISSED_SKIP) {
+    if (every->missed == MISSED_SKIP && self->due < now) {
         self->index = schedule_latest(&every->schedule, self->index, now);
         self->due = schedule_due(&every->schedule, self->index);
     }
@@ -326,7 +326,7 @@ nexttick_tp_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     EveryObject *every = self->every;
     nexttick_ended(self);
-    if (every->spare == NULL) {
+    if (every->spare == NULL) {  /* for the next: a tenth of what a tick costs */
         every->spare = self;
     }
     else {
@@ -475,7 +475,7 @@ static PyType_Spec every_spec = {
 
 /* ---- the function ---------------------------------------------------------------------------- */
 
-/* *ns: the same in nanoseconds. */
+/* *ns: the same in nanoseconds, rounded. What has a __float__() is asked for it once. */
 static int
 every_set_period(ModuleState *state, EveryObject *every, PyObject *obj, int64_t *ns)
 {
@@ -565,7 +565,7 @@ PyDoc_STRVAR(every_doc,
 "for. 'skip': only the latest of them comes, at once, and tells how many it replaces;\n"
 "'burst': all come, without waiting; 'delay': one comes at once, and the schedule goes\n"
 "on from there. jitter: each tick is due later by a random time below this, the same\n"
-"in each run; not longer than the period.\n"
+"in each run with the loop's seed; not longer than the period.\n"
 "\n"
 "One task at a time can wait for a tick. A wait that is cancelled loses none.\n"
 "\n"

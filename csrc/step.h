@@ -151,7 +151,8 @@ trap_is_of_wall(ModuleState *state, PyObject *trap)
     if (type == state->SleepType) {
         return ((SleepObject *)trap)->kind == SLEEP_UNTIL_WALL;
     }
-    return type != state->NextTickType && type != state->JoinType && type != state->LeaveType && type != state->StartType;
+    return type != state->NextTickType && type != state->JoinType && type != state->LeaveType
+           && type != state->StartType;
 }
 
 /* Beware: runs arbitrary Python, which may call back into the loop. The task is
