@@ -136,10 +136,9 @@ async def main() -> None:
         during = [state for when, state in breaker.changes if begin <= when < end + TIMEOUT]
         assert during[0] == "open"
         assert "closed" not in during
-        assert any(
-            state == "closed" and end <= when <= end + breaker.pause + 2 * MINUTE
-            for when, state in breaker.changes
-        )
+        # All is well again with the first probe after it, or the second: one may fail by accident.
+        later = end + 2 * (breaker.pause + MINUTE)
+        assert "closed" in [state for when, state in breaker.changes if end <= when < later]
     assert service.calls_in_vain < 50  # without the breaker: some 5,000
 
 
