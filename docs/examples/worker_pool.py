@@ -66,7 +66,7 @@ class Pool:
 
     def __init__(self, jobs: Iterator[Job]) -> None:
         self.jobs = jobs
-        self.under_way: set[CancelScope] = set()
+        self.under_way: list[CancelScope] = []  # a set has no order to rely on
         self.group = TaskGroup()
 
     async def run(self) -> None:
@@ -95,11 +95,11 @@ class Pool:
     async def work(self) -> None:
         """Do one job after the other."""
         while True:
-            await checkpoint()  # the end, when the pool has been shut down
+            await checkpoint()  # goes no further once the pool has been shut down
             job = next(self.jobs)
             say(f"{job.name} begins, {job.seconds:.1f} s")
             with CancelScope(shield=True) as scope:
-                self.under_way.add(scope)
+                self.under_way.append(scope)
                 try:
                     await job.do()
                 finally:
