@@ -109,7 +109,7 @@ class Pool:
 
 async def main() -> None:
     current_task().name = "main"
-    rng = random.Random("jobs")
+    rng = random.Random("work")
     jobs: list[Job] = []
 
     def supply() -> Iterator[Job]:
