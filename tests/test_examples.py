@@ -1,9 +1,11 @@
 """The programs in docs/examples print what is stored next to them."""
 
 import ast
+import functools
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
@@ -16,7 +18,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 PROGRAMS = sorted(EXAMPLES.glob("*.py"))
 SLOW = {"bank"}
 
-pytestmark = pytest.mark.no_leak_check  # nothing of the loop runs in this process
+pytestmark = pytest.mark.no_leak_check  # most of it runs in processes of its own
 
 
 def named(program):
@@ -36,6 +38,15 @@ def test_an_example_prints_what_is_stored(program):
     assert done.stderr == ""
     assert done.stdout == program.with_suffix(".txt").read_text()
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("program", [named(program) for program in PROGRAMS])
+def test_an_example_holds_in_other_orders_and_on_other_days(program, seed, monkeypatch, capsys):
+    """It prints something else, but what it asserts is so whatever the chances and the order."""
+    monkeypatch.setattr(sleeploop, "run", functools.partial(sleeploop.run, seed=seed, shuffle=seed))
+    runpy.run_path(str(program), run_name="__main__")
+    assert capsys.readouterr().out
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.stem)

@@ -8,8 +8,8 @@ simulation must agree with it: within five standard errors, which it estimates i
 """
 
 import math
-import random
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -74,19 +74,24 @@ async def visit(me: Customer, counter: Counter, patience: float, service: float)
     me.stayed = current_loop().time() - me.came
 
 
-async def simulate(interval: float, patience: float, rng: random.Random) -> list[Customer]:
+async def simulate(interval: float, patience: float) -> list[Customer]:
     """A customer every `interval` seconds, on average; all of them, in the order of arrival."""
 
-    def draw(mean: float) -> float:
-        return rng.expovariate(1 / mean) if mean < math.inf else mean
+    def times(name: str, mean: float) -> Iterator[float]:
+        rng = current_loop().random(name)
+        while True:
+            yield rng.expovariate(1 / mean) if mean < math.inf else mean
+
+    intervals, services = times("intervals", interval), times("services", SERVICE)
+    patiences = times("patiences", patience)
 
     counter, customers = Counter(), []
     async with TaskGroup() as group:
         for _ in range(CUSTOMERS):
-            await sleep(draw(interval))
+            await sleep(next(intervals))
             me = Customer(len(counter.queue), counter.busy, current_loop().time())
             customers.append(me)
-            group.create_task(visit(me, counter, draw(patience), draw(SERVICE)))
+            group.create_task(visit(me, counter, next(patiences), next(services)))
     return customers
 
 
@@ -112,7 +117,7 @@ def compare(interval: float, patience: float) -> None:
     if patience == math.inf:  # the textbook has it shorter
         assert math.isclose(expected[-1], 1 / (1 / SERVICE - 1 / interval))
 
-    customers = run(simulate(interval, patience, random.Random("bank")), speed=math.inf)
+    customers = run(simulate(interval, patience), speed=math.inf)
     served = sum(customer.served for customer in customers)
     print(f"A customer every {interval} s, service {SERVICE} s, patience {patience} s:")
     print(f"{served:,} have been served, {CUSTOMERS - served:,} have left the queue.\n")

@@ -9,7 +9,6 @@ one that has stopped is reported within a known time.
 """
 
 import math
-import random
 
 from sleeploop import (
     CancelScope,
@@ -67,7 +66,8 @@ class Monitor:
 
 async def device(number: int, monitor: Monitor) -> None:
     """Beat once in every period, except in silences."""
-    name, rng = f"device {number}", random.Random(f"device {number}")
+    name = f"device {number}"
+    rng = current_loop().random(name)
     begin, end = SILENCES.get(number, (math.inf, math.inf))
 
     async def deliver() -> None:

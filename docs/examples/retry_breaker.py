@@ -8,11 +8,19 @@ timeout any more; every five minutes it lets a single call through, to see wheth
 """
 
 import math
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from sleeploop import TaskGroup, current_loop, run, sleep, sleep_forever, sleep_until, timeout
+from sleeploop import (
+    TaskGroup,
+    current_loop,
+    current_task,
+    run,
+    sleep,
+    sleep_forever,
+    sleep_until,
+    timeout,
+)
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 OUTAGES = [(3 * HOUR, 3.25 * HOUR), (9.5 * HOUR, 9.6 * HOUR), (20 * HOUR, 20.5 * HOUR)]
@@ -67,8 +75,9 @@ class CircuitBreaker:
         self.state = state
 
 
-async def retry(function: Call, attempts: int, pause: float, rng: random.Random) -> int:
+async def retry(function: Call, attempts: int, pause: float) -> int:
     """Try until it works, at most so many times; how many it took."""
+    rng = current_loop().random(f"pauses of {current_task().name}")
     for attempt in range(1, attempts):
         try:
             await function()
@@ -83,16 +92,15 @@ async def retry(function: Call, attempts: int, pause: float, rng: random.Random)
 class Service:
     """Answers within half a second, fails now and then, and hangs when it is down."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
-        self.calls_in_vain = 0
+    calls_in_vain = 0
 
     async def call(self) -> None:
         if any(begin <= current_loop().time() < end for begin, end in OUTAGES):
             self.calls_in_vain += 1
             await sleep_forever()
-        await sleep(self.rng.uniform(0.1, 0.5))
-        if self.rng.random() < 0.05:
+        rng = current_loop().random("service")
+        await sleep(rng.uniform(0.1, 0.5))
+        if rng.random() < 0.05:
             raise ConnectionResetError("the connection was reset")
 
 
@@ -100,7 +108,6 @@ async def client(
     number: int, service: Service, breaker: CircuitBreaker, seen: Counter[str]
 ) -> None:
     """Ask once a minute, for a day."""
-    rng = random.Random(f"client {number}")
 
     async def ask() -> None:
         async with timeout(TIMEOUT):
@@ -109,7 +116,7 @@ async def client(
     for minute in range(DAY // MINUTE):
         await sleep_until((minute + number / CLIENTS) * MINUTE)
         try:
-            attempts = await retry(lambda: breaker.call(ask), 5, 1, rng)
+            attempts = await retry(lambda: breaker.call(ask), attempts=5, pause=1)
             seen["at once" if attempts == 1 else "after retries"] += 1
         except CircuitOpenError:
             seen["refused by the breaker"] += 1
@@ -118,7 +125,7 @@ async def client(
 
 
 async def main() -> None:
-    service, breaker = Service(random.Random("service")), CircuitBreaker(5, 5 * MINUTE)
+    service, breaker = Service(), CircuitBreaker(5, 5 * MINUTE)
     seen: Counter[str] = Counter()
     async with TaskGroup() as group:
         for number in range(CLIENTS):

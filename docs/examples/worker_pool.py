@@ -109,7 +109,7 @@ class Pool:
 
 async def main() -> None:
     current_task().name = "main"
-    rng = random.Random("work")
+    rng = current_loop().random("todo")
     jobs: list[Job] = []
 
     def supply() -> Iterator[Job]:
