@@ -36,6 +36,9 @@ static PyMethodDef module_methods[] = {
     {"_check_awaitable", (PyCFunction)(void (*)(void))module_py_check_awaitable, METH_FASTCALL,
      check_awaitable_doc},
     {"_task_tree", module_py_task_tree, METH_O, task_tree_doc},
+    {"_trace_size", module_py_trace_size, METH_O, trace_size_doc},
+    {"_trace_rows", module_py_trace_rows, METH_O, trace_rows_doc},
+    {"_trace_all", (PyCFunction)(void (*)(void))module_py_trace_all, METH_FASTCALL, trace_all_doc},
     {"_running_task", module_py_running_task, METH_O, running_task_doc},
     {"_thread_begins", module_py_thread_begins, METH_O, thread_begins_doc},
     {"_thread_ends", module_py_thread_ends, METH_O, thread_ends_doc},
@@ -153,6 +156,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->utc);
     Py_VISIT(state->epoch);
     Py_VISIT(state->stop_iteration);
+    Py_VISIT(state->trace_callback);
     return 0;
 }
 
@@ -182,6 +186,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->utc);
     Py_CLEAR(state->epoch);
     Py_CLEAR(state->stop_iteration);
+    Py_CLEAR(state->trace_callback);
     Py_CLEAR(state->str_send);
     Py_CLEAR(state->str_throw);
     Py_CLEAR(state->str_close);

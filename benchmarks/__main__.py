@@ -9,6 +9,7 @@ from benchmarks import (
     bench_spawn,
     bench_switch,
     bench_timeout,
+    bench_trace,
     bench_virtual,
 )
 from benchmarks.harness import main
@@ -23,6 +24,7 @@ if __name__ == "__main__":
             *bench_timeout.WORKLOADS,
             *bench_group.WORKLOADS,
             *bench_cancel.WORKLOADS,
+            *bench_trace.WORKLOADS,
             *bench_memory.WORKLOADS,
             *bench_realtime.WORKLOADS,
         ]

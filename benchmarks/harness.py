@@ -63,6 +63,8 @@ class Run:
         for peer in self.versions:
             if workload.needs in PEERS[peer].lacks:
                 notes[peer] = f"left out, {PEERS[peer].lacks[workload.needs]}"
+            elif workload.alone and peer != US:
+                notes[peer] = "left out, has nothing of the kind"
             elif workload.million and not million and peer != US:
                 notes[peer] = "left out without --million"
         peers = [peer for peer in self.versions if peer not in notes]

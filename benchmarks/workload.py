@@ -66,6 +66,7 @@ class Workload:
     rounds: int = 5
     timeout: float = 60.0
     million: bool = False  # peers only with --million
+    alone: bool = False  # without the peers: they have nothing of the kind
 
 
 def stopwatch(function: Callable[..., object], *args: object) -> int:

@@ -34,6 +34,20 @@ loop_abandon(LoopObject *loop)
     }
 }
 
+/* The run is over: its trace goes to whoever wants all of them. 0, or -1 with an exception. */
+COLD static int
+loop_hand_trace_on(LoopObject *loop)
+{
+    PyObject *callback = Py_XNewRef(loop->state->trace_callback);
+    if (callback == NULL) {
+        return 0;
+    }
+    PyObject *done = PyObject_CallOneArg(callback, (PyObject *)loop);
+    Py_DECREF(callback);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
 /* A suspended loop and its tasks are garbage, all together, and nothing of them has been
  * cleared yet. Called by whichever the collector comes to first. Beware: runs Python. */
 COLD static void
@@ -47,6 +61,9 @@ loop_drop_suspended(LoopObject *loop)
     }
     if (loop->phase == LOOP_SUSPENDED) {
         loop_abandon(loop);
+        if (loop->trace != NULL && loop_hand_trace_on(loop) < 0) {
+            PyErr_WriteUnraisable((PyObject *)loop);
+        }
     }
     Py_DECREF(loop);
     PyErr_SetRaisedException(saved);

@@ -2,7 +2,7 @@
 #ifndef SLEEPLOOP_ARGS_H
 #define SLEEPLOOP_ARGS_H
 
-#include "state.h"
+#include "trace.h"
 
 /* repr(obj) for an error message: cut short, and never an error of its own. New
  * reference, or NULL when even that cannot be had. */
@@ -29,6 +29,16 @@ raise_about(PyObject *type, const char *format, const char *function, PyObject *
         PyErr_Format(type, format, function, text, tail);
         Py_DECREF(text);
     }
+}
+
+static int
+need_type(const char *function, PyTypeObject *type, PyObject *obj)
+{
+    if (!PyObject_TypeCheck(obj, type)) {
+        raise_about(PyExc_TypeError, "%s cannot take %U%s", function, obj, "");
+        return -1;
+    }
+    return 0;
 }
 
 /* Parses METH_FASTCALL | METH_KEYWORDS arguments. names lists the parameters,

@@ -58,6 +58,7 @@ scope_begin(ModuleState *state, ScopeObject *scope)
         return -1;
     }
     LoopObject *loop = task->loop;
+    int was_cancelled = scope->flags & SCOPE_CANCELLED;
     scope_fix_deadline(scope, loop);
     scope_enter(scope, task);
     if (scope->deadline != TIME_FOREVER
@@ -67,6 +68,9 @@ scope_begin(ModuleState *state, ScopeObject *scope)
         return -1;
     }
     task_update_cancelling(task);
+    if (loop->trace != NULL && was_cancelled) {
+        trace_enter_cancelled(loop, scope);
+    }
     return 0;
 }
 

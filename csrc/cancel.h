@@ -81,6 +81,7 @@ loop_cancel_scope(LoopObject *loop, ScopeObject *scope, enum cancel_source sourc
     scope->flags |= SCOPE_CANCELLED;
     scope->source = (uint8_t)source;
     scope->passed = scope->deadline;
+    trace_cancel(loop, scope, scope->task != NULL ? scope->task->number : 0);
     if (timer_armed(&scope->timer)) {
         timeq_cancel(&loop->timers, &scope->timer);
     }
@@ -96,6 +97,9 @@ loop_cancel_by_call(LoopObject *loop, ScopeObject *scope, PyObject *reason)
         return;
     }
     scope_set_place(scope);
+    if (loop != NULL) {
+        trace_note(loop);
+    }
     PyErr_Clear();
     if (scope->flags & SCOPE_CANCELLED) {  /* by a collection, while a frame was allocated (3.11) */
         return;

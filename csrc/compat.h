@@ -162,4 +162,67 @@ compat_coro_state(PyObject *op)
 
 #endif
 
+/* The code object of a native coroutine or generator, a new reference; NULL without an
+ * exception set for anything else. */
+static inline PyObject *
+compat_coro_code(PyObject *op)
+{
+    if (!PyCoro_CheckExact(op) && !PyGen_CheckExact(op)) {
+        return NULL;
+    }
+#if PY_VERSION_HEX < 0x030C0000
+    return Py_NewRef((PyObject *)((PyGenObject *)op)->gi_code);
+#else
+    return (PyObject *)PyGen_GetCode((PyGenObject *)op);
+#endif
+}
+
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
+
+/* The code object that this thread is running and the instruction in it, in bytes: a new
+ * reference, or NULL without an exception set. Makes no frame object for it, which would
+ * cost more than all the rest of an event of a trace. */
+static inline PyObject *
+compat_running_code(int *offset)
+{
+    PyThreadState *tstate = PyThreadState_Get();
+#if PY_VERSION_HEX < 0x030D0000
+    struct _PyInterpreterFrame *frame = tstate->cframe->current_frame;
+#else
+    struct _PyInterpreterFrame *frame = tstate->current_frame;
+#endif
+    if (frame == NULL) {
+        return NULL;
+    }
+    PyObject *code = PyUnstable_InterpreterFrame_GetCode(frame);
+    /* The interpreter has frames of its own, and shows them while one of ours dies: their
+     * code is no code object, or has nothing that could be traced. */
+    if (PyCode_Check(code)) {
+        *offset = PyUnstable_InterpreterFrame_GetLasti(frame);
+        if (*offset / 2 >= ((PyCodeObject *)code)->_co_firsttraceable) {
+            return code;
+        }
+    }
+    Py_DECREF(code);  /* never the last one */
+    return NULL;
+}
+
+#else
+
+/* Likewise. Beware: in 3.11 a collection may run. */
+static inline PyObject *
+compat_running_code(int *offset)
+{
+    PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
+    if (frame == NULL) {
+        return NULL;
+    }
+    PyObject *code = (PyObject *)PyFrame_GetCode(frame);
+    *offset = PyFrame_GetLasti(frame);
+    Py_DECREF(frame);
+    return code;
+}
+
+#endif
+
 #endif /* SLEEPLOOP_COMPAT_H */

@@ -203,6 +203,7 @@ nexttick_begin(ModuleState *state, NextTickObject *self, PyObject **result)
     self->state = TRAP_WAITING;
     every->waiter = self;
     *result = Py_NewRef(self);
+    trace_await(loop, (PyObject *)self);
     return PYGEN_NEXT;
 }
 

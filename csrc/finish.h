@@ -130,6 +130,7 @@ loop_abandon_scope(LoopObject *loop, ScopeObject *scope)
 {
     GroupObject *group =
         scope->group != NULL && scope->group->state == GROUP_OPEN ? scope->group : NULL;
+    uint32_t number = scope->task->number;
     scope_unlink(scope);
     if (group != NULL) {
         group->state = GROUP_CLOSED;
@@ -139,6 +140,7 @@ loop_abandon_scope(LoopObject *loop, ScopeObject *scope)
         PyErr_Clear();
         scope->source = SOURCE_FAILURE;
         scope->flags |= SCOPE_CANCELLED;
+        trace_cancel(loop, scope, number);
     }
     if (timer_armed(&scope->timer)) {
         timeq_cancel(&loop->timers, &scope->timer);
@@ -159,6 +161,7 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
     ScopeObject *base = task_base_scope(task);
     GroupObject *group = base != NULL && !(task->flags & TASK_STARTING) ? base->group : NULL;
     Py_XINCREF(group);
+    trace_end(loop, task, state);
     loop->current = NULL;  /* nobody may ask for a task that is about to die */
     task->state = (uint8_t)state;
     task->payload = payload_steal;
@@ -202,6 +205,7 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
     if (loop->current == task) {
         loop->current = NULL;  /* what dies with the task must not find it */
     }
+    trace_ended(loop);
     scopes_drop(scopes);
     Py_XDECREF(group);
     Py_XDECREF(old);

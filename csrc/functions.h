@@ -6,7 +6,7 @@
 
 PyDoc_STRVAR(run_doc,
 "run($module, coro, *, speed=None, start=None, debug=None, seed=0, strict=None,\n"
-"    shuffle=None)\n--\n\n"
+"    shuffle=None, trace=None)\n--\n\n"
 "Run one main coroutine on a loop of its own and return its result. When it ends,\n"
 "the tasks that are left are cancelled and run their cleanup.\n"
 "\n"

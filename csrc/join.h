@@ -70,6 +70,7 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
         self->started = clock_about_now(&self->task->loop->clock);
         self->state = TRAP_WAITING;
         *result = Py_NewRef(op);
+        trace_await(self->task->loop, op);
         return PYGEN_NEXT;
     }
     self->state = TRAP_DONE;

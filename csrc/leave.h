@@ -161,6 +161,7 @@ leave_begin(ModuleState *state, LeaveObject *self, PyObject **result)
     self->started = clock_about_now(&loop->clock);
     self->state = TRAP_WAITING;
     *result = Py_NewRef(self);
+    trace_await(loop, (PyObject *)self);
     return PYGEN_NEXT;
 }
 

@@ -37,6 +37,15 @@ loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
     return (PyObject *)loop;
 }
 
+/* Beware: may run Python, which finds no trace any more. */
+static void
+loop_drop_trace(LoopObject *loop)
+{
+    struct trace *trace = loop->trace;
+    loop->trace = NULL;
+    trace_free(trace);
+}
+
 static int
 compare_pointers(const void *a, const void *b)
 {
@@ -111,6 +120,7 @@ loop_init(LoopObject *loop, PyObject *coros, PyObject *const given[N_OPTIONS], i
     loop->wall_is_system =
         options.wall_origin == WALL_AT_START && loop->clock.mode == CLOCK_REAL;
     loop->strict = options.strict;
+    loop->trace = options.trace;
     loop->main_only = (uint8_t)main_only;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(coros); i++) {
         TaskObject *task = loop_spawn(loop, PyTuple_GET_ITEM(coros, i), NULL, NULL, loop->root,
@@ -118,6 +128,7 @@ loop_init(LoopObject *loop, PyObject *coros, PyObject *const given[N_OPTIONS], i
         if (task == NULL) {
             loop_discard_tasks(loop);
             loop->initialised = 0;
+            loop->trace = NULL;
             goto failed;
         }
         PyTuple_SET_ITEM(roots, i, (PyObject *)task);
@@ -142,8 +153,9 @@ loop_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
     if (none == NULL) {
         return -1;
     }
-    int ok = PyArg_ParseTupleAndKeywords(none, kwargs, "|$OOOOOO:SleepingLoop", names, &given[0],
-                                         &given[1], &given[2], &given[3], &given[4], &given[5]);
+    int ok = PyArg_ParseTupleAndKeywords(none, kwargs, "|$OOOOOOO:SleepingLoop", names,
+                                         &given[0], &given[1], &given[2], &given[3], &given[4],
+                                         &given[5], &given[6]);
     Py_DECREF(none);
     return ok ? loop_init((LoopObject *)op, args, given, 0) : -1;
 }
@@ -436,6 +448,18 @@ loop_get_debug(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+loop_get_trace(PyObject *op, void *Py_UNUSED(closure))
+{
+    if (((LoopObject *)op)->trace == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *module = PyImport_ImportModule("sleeploop.tracing");
+    PyObject *trace = module != NULL ? PyObject_CallMethod(module, "Trace", "O", op) : NULL;
+    Py_XDECREF(module);
+    return trace;
+}
+
+static PyObject *
 loop_tp_repr(PyObject *op)
 {
     static const char *const phases[] = {"not started", "suspended",  "running",
@@ -518,6 +542,7 @@ loop_tp_dealloc(PyObject *op)
         PyObject_ClearWeakRefs(op);
     }
     (void)loop_tp_clear(op);
+    loop_drop_trace(loop);
     Py_XDECREF(loop->root);  /* not in tp_clear: its tasks may outlive that */
     Py_XDECREF(loop->seed);
     shuffle_free(loop->shuffle);
@@ -529,7 +554,7 @@ loop_tp_dealloc(PyObject *op)
 
 PyDoc_STRVAR(loop_type_doc,
 "SleepingLoop(*coros, speed=None, start=None, debug=None, seed=0, strict=None,\n"
-"             shuffle=None)\n--\n\n"
+"             shuffle=None, trace=None)\n--\n\n"
 "An event loop for coroutines that sleep. It runs once, in one thread at a time.\n"
 "\n"
 "coros: coroutines, or anything with send, throw and close.\n"
@@ -548,6 +573,8 @@ PyDoc_STRVAR(loop_type_doc,
 "shuffle: an int: of several tasks that are ready the next one is drawn at random,\n"
 "    with this seed, instead of first in, first out; or the `schedule` of another\n"
 "    loop, to draw the same again.\n"
+"trace: True, or how many events to keep: `trace` then tells what the tasks did, the\n"
+"    last 100,000 events or as many.\n"
 "\n"
 "Raises TypeError for what is no coroutine, speed or datetime, ValueError for a\n"
 "speed that is not positive, and RuntimeError for a coroutine that has been\n"
@@ -607,6 +634,8 @@ static PyGetSetDef loop_getset[] = {
      NULL},
     {"debug", loop_get_debug, NULL,
      PyDoc_STR("Whether tasks remember where they were made, and slow steps are logged."), NULL},
+    {"trace", loop_get_trace, NULL,
+     PyDoc_STR("What has happened so far, a sleeploop.tracing.Trace; None without trace=."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

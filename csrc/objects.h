@@ -339,6 +339,7 @@ struct LoopObject {
     PyObject *executor;     /* owned: what to_thread() runs things in; NULL: nothing yet */
     uint32_t next_number;
     TaskObject *current;    /* borrowed: the task whose step is under way, or NULL */
+    struct trace *trace;    /* owned, see trace.h; NULL: not traced */
     PyObject *roots;        /* owned tuple of the tasks given to the loop */
     PyObject *errors;       /* owned list of what the run will raise; NULL outside a run */
     PyObject *unlisted;     /* owned: the first error for which there was no room in it */

@@ -8,8 +8,8 @@
 
 /* As they are given, borrowed; NULL: not. In the order of OPTION_NAMES. */
 enum { OPTION_SPEED, OPTION_START, OPTION_DEBUG, OPTION_SEED, OPTION_STRICT, OPTION_SHUFFLE,
-       N_OPTIONS };
-#define OPTION_NAMES "speed", "start", "debug", "seed", "strict", "shuffle"
+       OPTION_TRACE, N_OPTIONS };
+#define OPTION_NAMES "speed", "start", "debug", "seed", "strict", "shuffle", "trace"
 
 struct loop_options {
     double speed;
@@ -18,6 +18,7 @@ struct loop_options {
     PyObject *seed;           /* owned int */
     int64_t strict;           /* nanoseconds; TIME_FOREVER: it is not */
     struct shuffle *shuffle;  /* owned, or NULL */
+    struct trace *trace;      /* owned, or NULL */
 };
 
 /* What loop time 0 stands for. A fixed moment at speed inf, so that two runs tell
@@ -155,12 +156,70 @@ shuffle_from_object(PyObject *obj, struct shuffle **out)
     return 0;
 }
 
+#define TRACE_DEFAULT 100000  /* events, of trace=True */
+
+/* trace=: how many events to keep; NULL, None, False and 0: none. */
+static int
+trace_capacity_from_object(PyObject *obj, size_t *capacity)
+{
+    int overflow = 0;
+    *capacity = 0;
+    if (obj == NULL || obj == Py_None) {
+        return 0;
+    }
+    if (!PyLong_Check(obj)) {
+        raise_about(PyExc_TypeError,
+                    "%s must be None, a bool or the number of events to keep, not %U%s", "trace",
+                    obj, "");
+        return -1;
+    }
+    long long n = obj == Py_True ? TRACE_DEFAULT : PyLong_AsLongLongAndOverflow(obj, &overflow);
+    if (overflow != 0 || n < 0 || n > TRACE_MAX) {
+        raise_about(PyExc_ValueError, "%s must be from 0 to 2**31 events, not %U%s", "trace", obj,
+                    "");
+        return -1;
+    }
+    *capacity = (size_t)n;
+    return 0;
+}
+
+static int
+trace_from_object(ModuleState *state, PyObject *obj, struct trace **trace)
+{
+    size_t capacity;
+    *trace = NULL;
+    if (trace_capacity_from_object(obj, &capacity) < 0) {
+        return -1;
+    }
+    if (capacity == 0) {
+        capacity = state->trace_capacity;
+    }
+    if (capacity == 0) {
+        return 0;
+    }
+    PyObject *module = PyImport_ImportModule("sleeploop._stacks");
+    PyObject *package = module != NULL ? PyObject_GetAttrString(module, "PACKAGE") : NULL;
+    Py_XDECREF(module);
+    if (package == NULL) {
+        return -1;
+    }
+    *trace = trace_new(capacity, package);
+    Py_DECREF(package);
+    if (*trace == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
 static void
 options_clear(struct loop_options *options)
 {
     Py_CLEAR(options->seed);
     shuffle_free(options->shuffle);
+    trace_free(options->trace);
     options->shuffle = NULL;
+    options->trace = NULL;
 }
 
 /* 0, or -1 with TypeError, ValueError or MemoryError; then there is nothing to clear.
@@ -175,7 +234,8 @@ options_parse(ModuleState *state, PyObject *const given[N_OPTIONS], struct loop_
                              &options->wall_origin) < 0
         || strict_from_object(state, given[OPTION_STRICT], &options->strict) < 0
         || seed_from_object(given[OPTION_SEED], &options->seed) < 0
-        || shuffle_from_object(given[OPTION_SHUFFLE], &options->shuffle) < 0) {
+        || shuffle_from_object(given[OPTION_SHUFFLE], &options->shuffle) < 0
+        || trace_from_object(state, given[OPTION_TRACE], &options->trace) < 0) {
         options_clear(options);
         return -1;
     }

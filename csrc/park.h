@@ -152,7 +152,7 @@ refuse_yield(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
     Py_DECREF(obj_steal);
 }
 
-enum trap_kind {
+enum trap_kind {  /* those before TRAP_OF_NONE are ours */
     TRAP_OF_SLEEP,
     TRAP_OF_TICK,
     TRAP_OF_JOIN,
@@ -216,6 +216,7 @@ loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     enum trap_kind kind = classify_yield(loop, task, trap_steal);
     if ((task->flags & TASK_CANCELLING) && trap_is_cancelled(kind, trap_steal)) {
         park_cancelled(loop, task, trap_steal);
+        trace_park(loop, task, kind < TRAP_OF_NONE);
         return;
     }
     switch (kind) {
@@ -253,6 +254,7 @@ loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
         refuse_yield(loop, task, trap_steal);
         break;
     }
+    trace_park(loop, task, kind < TRAP_OF_NONE);
 }
 
 #endif /* SLEEPLOOP_PARK_H */

@@ -2,17 +2,7 @@
 #ifndef SLEEPLOOP_PRIVATE_H
 #define SLEEPLOOP_PRIVATE_H
 
-#include "loop.h"
-
-static int
-need_type(const char *function, PyTypeObject *type, PyObject *obj)
-{
-    if (!PyObject_TypeCheck(obj, type)) {
-        raise_about(PyExc_TypeError, "%s cannot take %U%s", function, obj, "");
-        return -1;
-    }
-    return 0;
-}
+#include "traceread.h"
 
 PyDoc_STRVAR(park_doc,
 "_park($module, /)\n--\n\n"

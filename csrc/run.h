@@ -218,6 +218,9 @@ loop_end(LoopObject *loop, struct outside *outside, int wanted)
     idle_close(&loop->idle);
     timeq_clear(&loop->timers);
     Py_CLEAR(loop->executor);
+    if (loop->trace != NULL && loop_hand_trace_on(loop) < 0) {
+        loop_take_error(loop);
+    }
     PyObject *roots = loop->roots, *errors = loop->errors;
     loop->roots = loop->errors = NULL;
     if (!wanted) {

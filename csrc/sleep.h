@@ -136,6 +136,7 @@ sleep_advance(PyObject *op, PyObject *value, PyObject **result)
         self->task_number = loop->current != NULL ? loop->current->number : 0;
         self->state = TRAP_WAITING;
         *result = Py_NewRef(op);
+        trace_await(loop, op);
         return PYGEN_NEXT;
     }
     if (loop == NULL || loop->current == NULL || loop->current->number != self->task_number) {

@@ -174,6 +174,7 @@ start_begin(ModuleState *state, StartObject *self, PyObject **result)
     self->started = clock_about_now(&loop->clock);
     self->state = TRAP_WAITING;
     *result = Py_NewRef(self);
+    trace_await(loop, (PyObject *)self);
     return PYGEN_NEXT;
 }
 

@@ -19,6 +19,8 @@ struct ModuleState {
     PyObject *utc, *epoch;     /* timezone.utc; 1970-01-01 in it */
     PyObject *stop_iteration;  /* see stop_iteration_reused_steal() */
     uint64_t loops_made;
+    size_t trace_capacity;     /* of the loops that do not say; see traceread.h */
+    PyObject *trace_callback;  /* owned, or NULL */
     LoopObject *running;       /* borrowed: the loops that run now, in whichever thread */
 };
 

@@ -130,6 +130,7 @@ resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, int timed, 
             return RESUME_THROW;
         }
         park_until_wall(loop, task, wall, trap);
+        trace_park(loop, task, 0);
         return RESUME_NOT_YET;
     }
     if (timed && loop->clock.mode != CLOCK_VIRTUAL && now - wall < TIME_FOREVER / NS_PER_US) {

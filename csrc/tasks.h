@@ -53,6 +53,7 @@ loop_wake(LoopObject *loop, TaskObject *task)
 {
     loop_unpark(loop, task);
     loop_make_ready(loop, task);
+    trace_wake(loop, task);
 }
 
 /* Makes a task that is running throw exc at its await. Steals exc. */
@@ -91,6 +92,7 @@ static TaskObject *
 loop_spawn(LoopObject *loop, PyObject *coro, PyObject *name, PyObject *context, ScopeObject *base,
            int flags)
 {
+    uint32_t place = loop->trace != NULL ? trace_here(loop) : 0;
     TaskObject *task = task_new(loop->state, loop, coro, name, context, flags);
     if (task == NULL) {
         return NULL;
@@ -107,6 +109,7 @@ loop_spawn(LoopObject *loop, PyObject *coro, PyObject *name, PyObject *context, 
         loop->live_waited++;
     }
     loop_make_ready(loop, task);
+    trace_spawn(loop, task, place);
     if (loop->debug && !(flags & TASK_HIDDEN)) {
         loop_note_creation(loop, task);
     }

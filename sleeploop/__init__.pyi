@@ -25,6 +25,8 @@ from typing import (
 from _typeshed import structseq
 from typing_extensions import disjoint_base
 
+from sleeploop.tracing import Trace
+
 __all__ = [
     "CancelScope",
     "CancelledError",
@@ -260,6 +262,7 @@ class SleepingLoop:
         seed: int = 0,
         strict: _Delay = None,
         shuffle: int | list[int] | tuple[int, ...] | None = None,
+        trace: int | None = None,
     ) -> None: ...
     @property
     def speed(self) -> float: ...
@@ -269,6 +272,8 @@ class SleepingLoop:
     def debug(self) -> bool: ...
     @property
     def lag(self) -> float: ...
+    @property
+    def trace(self) -> Trace | None: ...
     @property
     def schedule(self) -> tuple[int, ...] | None: ...
     def run_until_complete(self) -> list[Any]: ...
@@ -304,6 +309,7 @@ def run(
     seed: int = 0,
     strict: _Delay = None,
     shuffle: int | list[int] | tuple[int, ...] | None = None,
+    trace: int | None = None,
 ) -> _T: ...
 def create_task(
     coro: _Runnable[_T],

@@ -5,8 +5,10 @@ import os
 import runpy
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from sleeploop import SleepingLoop, sleep
+from sleeploop._record import Recorder, output
 
 SPEED_VARIABLE = "SLEEPLOOP_SPEED"
 
@@ -31,6 +33,8 @@ def run_countdown(speed: float | None) -> None:
         countdown("C", 4, delay=1),
         speed=speed,
     )
+    for task, label in zip(loop.tasks(), "ABC", strict=True):
+        task.name = label
     loop.run_until_complete()
 
 
@@ -51,6 +55,19 @@ def speed(text: str) -> float:
     return value
 
 
+def add_outputs(parser: argparse.ArgumentParser, **default: Any) -> None:
+    """The options that trace whatever runs."""
+    add = parser.add_argument
+    add("--timeline", type=output, metavar="FILE.svg", help="draw what the tasks did", **default)
+    add(
+        "--trace",
+        type=output,
+        metavar="FILE.json",
+        help="write it for https://ui.perfetto.dev or chrome://tracing",
+        **default,
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and run what it asks for."""
     parser = argparse.ArgumentParser(
@@ -66,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=os.environ.get(SPEED_VARIABLE) or None,  # argparse checks a str like the option
         help="default 1",
     )
+    add_outputs(parser)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="run")
     run = commands.add_parser(
         "run",
@@ -80,15 +98,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=argparse.SUPPRESS,
         help=f"default: what {SPEED_VARIABLE} says, or else inf",
     )
+    add_outputs(run, default=argparse.SUPPRESS)
     run.add_argument("file", metavar="FILE", help="the script")
     run.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="its arguments")
     options = parser.parse_args(argv)
-    if options.command != "run":
-        run_countdown(options.speed)
-    elif not os.path.isfile(options.file):
+    if options.timeline and options.timeline == options.trace:
+        parser.error(f"--timeline and --trace are the same file: {options.trace}")
+    if options.command == "run" and not os.path.isfile(options.file):
         run.error(f"no such file: {options.file}")
-    else:
-        run_script(options.file, options.args, options.speed)
+    recorder = Recorder(options.timeline, options.trace)
+    try:
+        if options.command == "run":
+            run_script(options.file, options.args, options.speed)
+        else:
+            run_countdown(options.speed)
+    finally:
+        recorder.finish()
+    if recorder.failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

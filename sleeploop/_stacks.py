@@ -9,7 +9,7 @@ import traceback
 from types import AsyncGeneratorType, FrameType
 from typing import Any
 
-_PACKAGE = os.path.dirname(__file__) + os.sep
+PACKAGE = os.path.dirname(__file__) + os.sep  # what the names of our own files begin with
 # What these wait for can only be found as the collector finds it.
 _OPAQUE = ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper")
 _DEEPEST = 1_000  # links of a chain that leads on, perhaps in a circle
@@ -53,7 +53,7 @@ def innermost(coro: Any) -> str | None:
         if link is None:
             break
         frame = _frame(link)
-        if frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
+        if frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
             code = frame.f_code
             found = f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
         link = _next(link)
@@ -63,7 +63,7 @@ def innermost(coro: Any) -> str | None:
 def of_caller() -> traceback.StackSummary:
     """The stack of the calling code, innermost last, without this package's own frames."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
     return of_frame(frame)
 

@@ -92,6 +92,7 @@ def join() -> object:
 INSTANCES = {
     "SleepingLoop": SleepingLoop,
     "SleepingLoop with tasks": lambda: SleepingLoop(sleep(1), sleep(2)),
+    "traced SleepingLoop": lambda: SleepingLoop(sleep(1), trace=5),
     "subclass": SubLoop,
     "Task": lambda: SleepingLoop(sleep(1)).tasks()[0],
     "finished Task": lambda: in_a_run(current_task),

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import sleeploop
+import sleeploop.tracing
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,8 +45,12 @@ def test_the_examples_of_a_page_print_what_it_says(page):
 
 def public_things():
     yield "sleeploop", sleeploop
-    for name in sleeploop.__all__:
-        thing = getattr(sleeploop, name)
+    yield "tracing", sleeploop.tracing
+    for module, name in [
+        *((sleeploop, name) for name in sleeploop.__all__),
+        *((sleeploop.tracing, name) for name in sleeploop.tracing.__all__),
+    ]:
+        thing = getattr(module, name)
         yield name, thing
         if inspect.isclass(thing) and not issubclass(thing, BaseException):
             for member, value in vars(thing).items():

@@ -1,16 +1,27 @@
 """``python -m sleeploop`` as a user runs it."""
 
+import json
+import math
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
+import _sleeploop
 import pytest
 
+import sleeploop
 
-def call(*args, **env):
+ROOT = pathlib.Path(__file__).parent.parent
+GUIDE = (ROOT / "docs" / "tracing.md").read_text()
+
+
+def call(*args, cwd=None, **env):
     return subprocess.run(
         [sys.executable, "-m", "sleeploop", *args],
         env={**os.environ, "SLEEPLOOP_SPEED": "", **env},
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=60,
@@ -85,3 +96,116 @@ def test_help():
     assert done.returncode == 0
     assert "SLEEPLOOP_SPEED" in done.stdout
     assert "--speed" in call("run", "--help").stdout
+
+
+# ---- --timeline and --trace ----------------------------------------------------------------------
+
+
+def test_the_pictures_of_the_docs_are_what_the_commands_make(tmp_path):
+    """docs/tracing.md tells the commands; when this fails, look at what they make and keep it."""
+    commands = re.findall(r"^python -m sleeploop (.*docs/images/.*)$", GUIDE, re.MULTILINE)
+    assert len(commands) == len(list((ROOT / "docs" / "images").iterdir())) == 2
+    for command in commands:
+        name = re.search(r"docs/images/(\S+)", command)[1]
+        words = command.replace(f"docs/images/{name}", str(tmp_path / name)).split()
+        done = call(*(str(ROOT / w) if w.startswith("tests/") else w for w in words))
+        assert done.returncode == 0
+        assert done.stderr.startswith(f"sleeploop: wrote {tmp_path / name}: ")
+        made = (tmp_path / name).read_text()
+        assert made == (ROOT / "docs" / "images" / name).read_text()
+
+
+@pytest.fixture
+def loops(tmp_path):
+    """A program with several loops, in another directory than it is started in, the last of which
+    fails."""
+    path = tmp_path / "loops.py"
+    path.write_text(
+        "import gc, os, sleeploop\n"
+        "os.mkdir('elsewhere')\n"
+        "os.chdir('elsewhere')\n"
+        "async def fail():\n"
+        "    await sleeploop.sleep(1)\n"
+        "    raise ValueError('on purpose')\n"
+        "sleeploop.SleepingLoop(sleeploop.sleep(5)).run_until_complete()\n"
+        "loop = sleeploop.SleepingLoop(sleeploop.sleep(5), trace=2)\n"
+        "loop.run_until(1)\n"
+        "loop.close()\n"
+        "loop = sleeploop.SleepingLoop(sleeploop.sleep(5))\n"
+        "loop.run_until(1)\n"
+        "del loop\n"
+        "gc.collect()\n"
+        "sleeploop.run(fail())\n"
+    )
+    return str(path)
+
+
+def test_every_loop_of_a_program_is_traced(loops, tmp_path):
+    done = call("run", "--timeline", "o.svg", "--trace", "o.x.json", loops, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "ValueError: on purpose" in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("sleeploop: ")]
+    assert said == [
+        "sleeploop: wrote o.svg: 4 events",
+        "sleeploop: wrote o.x.json: 4 events",
+        "sleeploop: wrote o-2.svg: 2 events, 3 before them are lost",
+        "sleeploop: wrote o.x-2.json: 2 events, 3 before them are lost",
+        "sleeploop: wrote o-3.svg: 3 events",  # dropped in the middle
+        "sleeploop: wrote o.x-3.json: 3 events",
+        "sleeploop: wrote o-4.svg: 4 events",
+        "sleeploop: wrote o.x-4.json: 4 events",
+    ]
+    for n in ("", "-2", "-3", "-4"):
+        assert (tmp_path / f"o{n}.svg").read_text().startswith("<svg")
+        assert json.loads((tmp_path / f"o.x{n}.json").read_text())["traceEvents"]
+
+
+def test_what_cannot_be_written_does_not_stop_the_program(script, tmp_path):
+    done = call("run", "--timeline", "/dev/full", script)
+    assert done.returncode == 1
+    assert done.stdout == "inf __main__ []\n"
+    assert done.stderr == "sleeploop: cannot write /dev/full: No space left on device\n"
+
+
+def test_a_program_without_a_loop(tmp_path):
+    (tmp_path / "empty.py").write_text("print('hello')\n")
+    done = call("run", "--trace", "o.json", "empty.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    assert done.stderr == "sleeploop: wrote nothing: no loop has run (o.json)\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--timeline", "nowhere/o.svg"), "--timeline: no such directory: 'nowhere'"),
+        (("--trace", "."), "--trace: not the name of a file: '.'"),
+        (("--trace", ""), "--trace: not the name of a file: ''"),
+        (("--trace", "o", "--timeline", "o"), "--timeline and --trace are the same file: o"),
+    ],
+)
+@pytest.mark.parametrize("command", [(), ("run",)])
+def test_bad_outputs(command, args, message, script, tmp_path):
+    done = call(*command, *args, *([script] if command else []), cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_error_of_the_callback_is_raised_by_the_run():
+    """Of the hook behind it: only an OSError is expected."""
+
+    def broken(loop):
+        raise RuntimeError("broken")
+
+    _sleeploop._trace_all(True, broken)
+    try:
+        with pytest.raises(RuntimeError, match="broken"):
+            sleeploop.run(sleeploop.sleep(1), speed=math.inf)
+        _sleeploop._trace_all(0, None)
+        assert sleeploop.SleepingLoop().trace is None
+        with pytest.raises(TypeError):
+            _sleeploop._trace_all(1)
+        with pytest.raises(TypeError):
+            _sleeploop._trace_all("x", None)
+    finally:
+        _sleeploop._trace_all(0, None)

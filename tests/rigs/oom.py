@@ -53,6 +53,7 @@ from . import (
     clear_caches,
     oom_driving,  # noqa: F401 - adds its scenarios
     oom_scopes,  # noqa: F401
+    oom_trace,  # noqa: F401
 )
 from .oom_scenarios import SCENARIOS, Undone
 

@@ -1,0 +1,394 @@
+/* trace.h: the last events of a loop, in a ring: who slept, waited, woke whom, and where.
+ *
+ * Knows nothing of files or pictures: those are made in Python (sleeploop/tracing.py) of what
+ * traceread.h hands over. A loop that is not traced pays a look at a pointer for each hook; one
+ * that is writes 32 bytes and looks a place up. Nothing here fails, and but for trace_here() in
+ * 3.11 nothing runs Python: the names that events own are exact strs, and code objects are kept
+ * until the loop goes.
+ */
+#ifndef SLEEPLOOP_TRACE_H
+#define SLEEPLOOP_TRACE_H
+
+#include "state.h"
+
+enum trace_kind {
+    TRACE_SPAWN,       /* other: the task that made it; place: the call */
+    TRACE_SLEEP,       /* parked with a wake-up time, or for ever; place: the innermost await */
+    TRACE_CHECKPOINT,  /* stepped aside; place: likewise */
+    TRACE_BLOCK,       /* waits for others; other: for whom, if it is one task; place: likewise */
+    TRACE_WAKE,        /* other: the task that did it; 0: a timer */
+    TRACE_CANCEL,      /* a scope; task: whose; how: enum cancel_source; other: who did it;
+                          place: the call */
+    TRACE_END,         /* how: enum task_state; place: the first line of its coroutine */
+};
+
+struct trace_event {
+    int64_t time;    /* nanoseconds of loop time */
+    PyObject *name;  /* TRACE_END: owned exact str, or NULL as in the task; else NULL */
+    uint32_t task, other;  /* numbers; 0: none */
+    uint32_t place;  /* 1 + index in `places`; 0: not known */
+    uint8_t kind;    /* enum trace_kind */
+    uint8_t how;
+};
+
+/* Instructions rather than lines: to find a line takes long, and few are ever read. */
+struct trace_place {
+    PyObject *code;  /* owned */
+    int offset;      /* of the instruction, in bytes; -1: the code as a whole */
+    int is_ours;     /* it is the package's code, which somebody else has called */
+};
+
+struct trace {
+    struct trace_event *events;
+    size_t capacity, next;   /* of `events`; where the next one goes */
+    uint64_t total;          /* events so far */
+    uint32_t here;           /* place of the await or the call that the next event comes of */
+    uint32_t finishing;      /* the task that is ending, when it is the current one no more */
+    int64_t finished;        /* and when it did: what follows from it happens then */
+    PyObject *package;       /* owned: what the names of the package's files begin with */
+    struct trace_place *places;
+    uint32_t *table;         /* open addressing: 1 + index in `places`; 0: free */
+    uint32_t n_places, room; /* `table` has twice the room of `places`, a power of two */
+};
+
+#define TRACE_PLACES 65536  /* at most: what is made anew and anew by exec() is not to pile up */
+#define TRACE_MAX (INT64_C(1) << 31)
+
+/* package: a str, borrowed. NULL if there is no memory. */
+static struct trace *
+trace_new(size_t capacity, PyObject *package)
+{
+    struct trace *trace = PyMem_Calloc(1, sizeof *trace);
+    if (trace == NULL) {
+        return NULL;
+    }
+    trace->events = PyMem_Calloc(capacity, sizeof *trace->events);
+    if (trace->events == NULL) {
+        PyMem_Free(trace);
+        return NULL;
+    }
+    trace->capacity = capacity;
+    trace->package = Py_NewRef(package);
+    return trace;
+}
+
+static inline size_t
+trace_len(const struct trace *trace)
+{
+    return trace->total < trace->capacity ? (size_t)trace->total : trace->capacity;
+}
+
+/* Takes NULL, too. Beware: code objects may have weak references with callbacks. */
+static void
+trace_free(struct trace *trace)
+{
+    if (trace == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < trace_len(trace); i++) {
+        Py_XDECREF(trace->events[i].name);
+    }
+    for (uint32_t i = 0; i < trace->n_places; i++) {
+        Py_DECREF(trace->places[i].code);
+    }
+    Py_DECREF(trace->package);
+    PyMem_Free(trace->events);
+    PyMem_Free(trace->places);
+    PyMem_Free(trace->table);
+    PyMem_Free(trace);
+}
+
+/* ---- places ---------------------------------------------------------------------------------- */
+
+/* Where a place stands in the table, or would. */
+static inline uint32_t *
+trace_slot(const struct trace *trace, PyObject *code, int offset)
+{
+    uint64_t hash = ((uint64_t)(uintptr_t)code + (uint64_t)(uint32_t)offset)
+                    * UINT64_C(0x9E3779B97F4A7C15);
+    uint32_t mask = 2 * trace->room - 1;
+    for (uint32_t i = (uint32_t)(hash >> 32) & mask;; i = (i + 1) & mask) {
+        uint32_t *slot = &trace->table[i];
+        if (*slot == 0 || (trace->places[*slot - 1].code == code
+                           && trace->places[*slot - 1].offset == offset)) {
+            return slot;
+        }
+    }
+}
+
+/* Makes room for another place: 0, or -1 without an exception set. */
+static int
+trace_grow_places(struct trace *trace)
+{
+    uint32_t room = trace->room > 0 ? 2 * trace->room : 64;
+    if (room > TRACE_PLACES) {
+        return -1;
+    }
+    struct trace_place *places = PyMem_Realloc(trace->places, room * sizeof *places);
+    if (places == NULL) {
+        return -1;
+    }
+    trace->places = places;
+    uint32_t *table = PyMem_Calloc(2 * (size_t)room, sizeof *table);
+    if (table == NULL) {
+        return -1;
+    }
+    PyMem_Free(trace->table);
+    trace->table = table;
+    trace->room = room;
+    for (uint32_t i = 0; i < trace->n_places; i++) {
+        *trace_slot(trace, places[i].code, places[i].offset) = i + 1;
+    }
+    return 0;
+}
+
+static int
+trace_is_ours(const struct trace *trace, PyCodeObject *code)
+{
+    return PyUnicode_Tailmatch(code->co_filename, trace->package, 0, PY_SSIZE_T_MAX, -1) > 0;
+}
+
+/* The number of a place; 0 if there is no room for it. Steals code, which may be NULL. */
+static uint32_t
+trace_place_steal(struct trace *trace, PyObject *code, int offset)
+{
+    if (code == NULL) {
+        return 0;
+    }
+    uint32_t place = trace->room > 0 ? *trace_slot(trace, code, offset) : 0;
+    if (place == 0
+        && (trace->n_places < trace->room || trace_grow_places(trace) == 0)) {
+        trace->places[trace->n_places] = (struct trace_place){
+            code, offset, trace_is_ours(trace, (PyCodeObject *)code)};
+        place = *trace_slot(trace, code, offset) = ++trace->n_places;
+        return place;
+    }
+    Py_DECREF(code);
+    return place;
+}
+
+/* The place further out, within the task, where other code has called the package's, as gather();
+ * `place` if there is none. Beware: in 3.11 a collection may run. */
+COLD static uint32_t
+trace_caller(const LoopObject *loop, uint32_t place)
+{
+    struct trace *trace = loop->trace;
+    if (loop->current == NULL) {
+        return place;
+    }
+    PyObject *outermost = compat_coro_code(loop->current->coro);
+    PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
+    while (frame != NULL) {
+        PyObject *code = (PyObject *)PyFrame_GetCode(frame);
+        int is_last = code == outermost;
+        if (!trace_is_ours(trace, (PyCodeObject *)code)) {
+            place = trace_place_steal(trace, code, PyFrame_GetLasti(frame));
+            break;
+        }
+        Py_DECREF(code);
+        if (is_last) {
+            break;
+        }
+        PyFrameObject *back = PyFrame_GetBack(frame);
+        Py_DECREF(frame);
+        frame = back;
+    }
+    Py_XDECREF(frame);
+    Py_XDECREF(outermost);
+    PyErr_Clear();  /* no memory for a frame */
+    return place;
+}
+
+/* The place of the Python code that is calling. Beware: in 3.11 a collection may run. */
+static __attribute__((noinline)) uint32_t
+trace_here(const LoopObject *loop)
+{
+    int offset = 0;
+    PyObject *code = compat_running_code(&offset);
+    uint32_t place = trace_place_steal(loop->trace, code, offset);
+    if (place != 0 && loop->trace->places[place - 1].is_ours) {
+        return trace_caller(loop, place);
+    }
+    return place;
+}
+
+/* Notes it for an event that is about to come: a scope is cancelled. */
+static inline void
+trace_note(LoopObject *loop)
+{
+    if (loop->trace != NULL) {
+        loop->trace->here = trace_here(loop);
+    }
+}
+
+/* Likewise: a trap is awaited. One that is a task by itself is awaited by nobody. */
+static inline void
+trace_await(LoopObject *loop, PyObject *trap)
+{
+    if (loop->trace != NULL) {
+        int is_task = loop->current != NULL && loop->current->coro == trap;
+        loop->trace->here = is_task ? 0 : trace_here(loop);
+    }
+}
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+/* Whether a task's events are kept: the loop's own tasks are nobody's business. */
+static inline int
+trace_shows(const LoopObject *loop, const TaskObject *task)
+{
+    return loop->trace != NULL && !(task->flags & TASK_HIDDEN);
+}
+
+/* The number of the task that does what happens now; 0: none does. */
+static inline uint32_t
+trace_actor(const LoopObject *loop)
+{
+    const TaskObject *task = loop->current;
+    if (task == NULL) {
+        return loop->trace->finishing;
+    }
+    return task->flags & TASK_HIDDEN ? 0 : task->number;
+}
+
+/* Over the oldest event if all room is taken. */
+static __attribute__((noinline)) struct trace_event *
+trace_add(const LoopObject *loop, enum trace_kind kind, uint32_t task, uint32_t other,
+          uint32_t place)
+{
+    struct trace *trace = loop->trace;
+    struct trace_event *event = &trace->events[trace->next];
+    trace->next = trace->next + 1 < trace->capacity ? trace->next + 1 : 0;
+    trace->total++;
+    Py_XDECREF(event->name);
+    *event = (struct trace_event){
+        .time = trace->finishing != 0 ? trace->finished : clock_now(&loop->clock),
+        .task = task,
+        .other = other,
+        .place = place,
+        .kind = (uint8_t)kind,
+    };
+    return event;
+}
+
+static inline void
+trace_spawn(const LoopObject *loop, const TaskObject *task, uint32_t place)
+{
+    if (trace_shows(loop, task)) {
+        trace_add(loop, TRACE_SPAWN, task->number, trace_actor(loop), place);
+    }
+}
+
+/* Whether a task waits there for nothing but to be taken away: see _park(). */
+static int
+trace_is_parked(const LoopObject *loop, const TaskObject *task)
+{
+    return task->state == TASK_FOREVER && Py_TYPE(task->payload) == loop->state->SleepType
+           && ((SleepObject *)task->payload)->kind == SLEEP_PARKED;
+}
+
+static __attribute__((noinline)) void
+trace_parked(const LoopObject *loop, const TaskObject *task, int is_noted)
+{
+    struct trace *trace = loop->trace;
+    enum trace_kind kind = TRACE_BLOCK;
+    uint32_t other = 0;
+    switch (task->state) {
+    case TASK_TIMER:
+        kind = TRACE_SLEEP;
+        break;
+    case TASK_FOREVER:
+        if (!trace_is_parked(loop, task)) {
+            kind = TRACE_SLEEP;
+        }
+        break;
+    case TASK_JOIN:
+        other = ((JoinObject *)task->payload)->task->number;
+        break;
+    case TASK_START:
+        other = ((StartObject *)task->payload)->task->number;
+        break;
+    case TASK_LEAVE:
+        break;
+    default:
+        kind = TRACE_CHECKPOINT;
+        break;
+    }
+    trace_add(loop, kind, task->number, other, is_noted ? trace->here : 0);
+    trace->here = 0;
+}
+
+/* The task has just been parked, or has stepped aside. is_noted: by a trap of ours. */
+static inline void
+trace_park(const LoopObject *loop, const TaskObject *task, int is_noted)
+{
+    if (trace_shows(loop, task)) {
+        trace_parked(loop, task, is_noted);
+    }
+}
+
+static inline void
+trace_wake(const LoopObject *loop, const TaskObject *task)
+{
+    if (trace_shows(loop, task)) {
+        trace_add(loop, TRACE_WAKE, task->number, trace_actor(loop), 0);
+    }
+}
+
+/* Whether a cancellation tells something: not so that of the loop's root when no task is left,
+ * as at the end of each run, and not one that is how gather() and the like wake a task. */
+static int
+trace_shows_cancel(const LoopObject *loop, const ScopeObject *scope)
+{
+    const TaskObject *task = scope->task;
+    if (scope == loop->root) {
+        return !ring_empty(&loop->live);
+    }
+    return task == NULL || task->scope != scope || !trace_is_parked(loop, task);
+}
+
+/* A scope of the task of that number has been cancelled; 0: the loop's root. */
+static inline void
+trace_cancel(const LoopObject *loop, const ScopeObject *scope, uint32_t task)
+{
+    struct trace *trace = loop->trace;
+    if (trace != NULL && trace_shows_cancel(loop, scope)) {
+        uint32_t place = scope->source == SOURCE_EXPLICIT ? trace->here : 0;
+        trace_add(loop, TRACE_CANCEL, task, trace_actor(loop), place)->how = scope->source;
+        trace->here = 0;
+    }
+}
+
+/* A scope has been entered that was cancelled before. */
+COLD static void
+trace_enter_cancelled(const LoopObject *loop, const ScopeObject *scope)
+{
+    struct trace_event *event = trace_add(loop, TRACE_CANCEL, scope->task->number,
+                                          scope->by_number, 0);
+    event->how = scope->source;
+}
+
+/* The task ends; what it wakes and cancels by that comes before trace_ended(). */
+static inline void
+trace_end(const LoopObject *loop, const TaskObject *task, enum task_state how)
+{
+    if (trace_shows(loop, task)) {
+        struct trace *trace = loop->trace;
+        uint32_t place = trace_place_steal(trace, compat_coro_code(task->coro), -1);
+        struct trace_event *event = trace_add(loop, TRACE_END, task->number, 0, place);
+        event->how = (uint8_t)how;
+        event->name = Py_XNewRef(task->name);
+        trace->finishing = task->number;
+        trace->finished = event->time;
+    }
+}
+
+static inline void
+trace_ended(const LoopObject *loop)
+{
+    if (loop->trace != NULL) {
+        loop->trace->finishing = 0;
+    }
+}
+
+#endif /* SLEEPLOOP_TRACE_H */
