@@ -44,6 +44,7 @@ static PyMethodDef module_methods[] = {
     {"_thread_ends", module_py_thread_ends, METH_O, thread_ends_doc},
     {"_executor", (PyCFunction)(void (*)(void))module_py_executor, METH_FASTCALL, executor_doc},
     {"_unseen", module_py_unseen, METH_O, unseen_doc},
+    {"_run_main", module_py_run_main, METH_O, run_main_doc},
     {NULL, NULL, 0, NULL},
 };
 

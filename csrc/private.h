@@ -201,4 +201,29 @@ module_py_unseen(PyObject *module, PyObject *op)
     return tasks;
 }
 
+PyDoc_STRVAR(run_main_doc,
+"_run_main($module, loop, /)\n--\n\n"
+"What run() does, with a loop that was made for one coroutine: run it until that is done,\n"
+"cancel the rest, and return its result.\n");
+
+static PyObject *
+module_py_run_main(PyObject *module, PyObject *op)
+{
+    LoopObject *loop = need_loop(module, "_run_main()", op);
+    if (loop == NULL || loop_check_runnable(loop, "run()") < 0) {
+        return NULL;
+    }
+    if (PyTuple_GET_SIZE(loop->roots) != 1) {
+        PyErr_SetString(PyExc_ValueError, "_run_main() takes a loop of one coroutine");
+        return NULL;
+    }
+    loop->main_only = 1;
+    Py_INCREF(loop);
+    PyObject *results = loop_run(loop);
+    Py_DECREF(loop);
+    PyObject *result = results != NULL ? Py_NewRef(PyList_GET_ITEM(results, 0)) : NULL;
+    Py_XDECREF(results);
+    return result;
+}
+
 #endif /* SLEEPLOOP_PRIVATE_H */
