@@ -214,7 +214,7 @@ def _a_loop_is_running() -> bool:
 class _Kind(NamedTuple):
     """In which way a run fails."""
 
-    type: type[BaseException]
+    whole: type[BaseException]
     parts: frozenset[tuple[type[BaseException], str, int]]
 
     @classmethod
@@ -233,7 +233,7 @@ class _Kind(NamedTuple):
         if error is None:
             return False
         kind = _Kind.of(error)
-        return kind.type is self.type and kind.parts <= self.parts
+        return kind.whole is self.whole and kind.parts <= self.parts
 
 
 def _place(error: BaseException) -> tuple[str, int]:

@@ -13,7 +13,7 @@ import sys
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -523,8 +523,15 @@ def stands_alone(exc: BaseException) -> bool:
 
 
 class SleepingLoop:
-    def __init__(self, *coros: Any, speed: float = math.inf, main_only: bool = False) -> None:
+    def __init__(
+        self,
+        *coros: Any,
+        speed: float = math.inf,
+        shuffle: Sequence[int] | None = None,
+        main_only: bool = False,
+    ) -> None:
         assert speed == math.inf
+        self.choices = iter(shuffle) if shuffle is not None else None
         self.now = 0
         self.start = datetime(2000, 1, 1).astimezone(UTC)
         self.main_only = main_only
@@ -579,13 +586,22 @@ class SleepingLoop:
                 self.wakeups += 1
                 self.fire(self.timers.pop(0)[2])
             for _ in range(len(self.ready)):
-                self.step(self.ready.popleft())
+                self.step(self.next_task())
         for reference in self.unseen:
             task = reference()
             if task is not None and not task.seen:
                 task.report()
         running = None
         return self.outcome()
+
+    def next_task(self) -> Task:
+        """The one that has waited longest, or the one that is chosen if there is a choice."""
+        choice = 0
+        if self.choices is not None and len(self.ready) > 1:
+            choice = min(next(self.choices, 0), len(self.ready) - 1)
+        task = self.ready[choice]
+        del self.ready[choice]
+        return task
 
     def is_over(self) -> bool:
         if self.main_only:
@@ -833,8 +849,14 @@ def create_task(coro: Any, *, name: str | None = None, daemon: bool = False) -> 
     return current_loop().create_task(coro, name=name, daemon=daemon)
 
 
-def run(coro: Coroutine[Any, Any, Any], *, speed: float = math.inf) -> Any:
-    return SleepingLoop(coro, speed=speed, main_only=True).run_until_complete()[0]
+def run(
+    coro: Coroutine[Any, Any, Any],
+    *,
+    speed: float = math.inf,
+    shuffle: Sequence[int] | None = None,
+) -> Any:
+    loop = SleepingLoop(coro, speed=speed, shuffle=shuffle, main_only=True)
+    return loop.run_until_complete()[0]
 
 
 def move_on_at(when: float | None, *, shield: bool = False) -> CancelScope:

@@ -289,11 +289,12 @@ def programs(draw: st.DrawFn) -> Program:
 class Play(logging.Handler):
     """One run of a program on one implementation, and the log of all that could be seen of it."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Any, shuffle: Any = None) -> None:
         super().__init__()
-        self.api = api
+        self.api, self.shuffle = api, shuffle
         self.log: list[tuple[object, ...]] = []
         self.handles: list[Any] = []
+        self.loop: Any = None
 
     def pick(self, index: int) -> Any:
         """A task to wait for, the latest first."""
@@ -302,6 +303,7 @@ class Play(logging.Handler):
 
     async def act(self, ops: Ops, where: str, *, publish: bool = False) -> Any:
         """What a task does."""
+        self.loop = self.api.current_loop()
         if publish:
             self.handles.append(self.api.current_task())
         self.note(where, "starts")
@@ -346,15 +348,15 @@ class Play(logging.Handler):
     def outcome(self, program: Program) -> Any:
         roots = [self.act(ops, str(n), publish=True) for n, ops in enumerate(program.roots)]
         if program.main_only:
-            return self.api.run(*roots, speed=math.inf)
-        loop = self.api.SleepingLoop(*roots, speed=math.inf)
+            return self.api.run(*roots, speed=math.inf, shuffle=self.shuffle)
+        loop = self.api.SleepingLoop(*roots, speed=math.inf, shuffle=self.shuffle)
         for number, spawn in enumerate(program.early):
             spawn.start(self, loop.create_task, f"early {number}")
         return loop.run_until_complete(), loop.time_ns(), loop.tasks(), loop.stats().wakeups
 
 
-def play(api: Any, program: Program) -> list[tuple[object, ...]]:
-    return Play(api).run(program)
+def play(api: Any, program: Program, shuffle: Any = None) -> list[tuple[object, ...]]:
+    return Play(api, shuffle).run(program)
 
 
 def ask(task: Any) -> str:

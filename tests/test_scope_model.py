@@ -488,9 +488,9 @@ def programs(draw: st.DrawFn) -> Program:
 class Play(logging.Handler):
     """One run of a program on one implementation, and the log of all that could be seen of it."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Any, shuffle: Any = None) -> None:
         super().__init__()
-        self.api = api
+        self.api, self.shuffle = api, shuffle
         self.log: list[tuple[object, ...]] = []
         self.handles: list[Any] = []
         self.scopes: list[tuple[str, Any]] = []  # all, also those of groups
@@ -612,8 +612,9 @@ class Play(logging.Handler):
             for n, ops in enumerate(program.roots)
         ]
         if program.main_only:
-            return self.api.run(*roots, speed=math.inf)
-        return self.api.SleepingLoop(*roots, speed=math.inf).run_until_complete()
+            return self.api.run(*roots, speed=math.inf, shuffle=self.shuffle)
+        loop = self.api.SleepingLoop(*roots, speed=math.inf, shuffle=self.shuffle)
+        return loop.run_until_complete()
 
     def check(self) -> None:
         """What has to be true, whatever the program."""
@@ -642,8 +643,8 @@ class OpenScope:
             each.remove(self.entry)
 
 
-def play(api: Any, program: Program) -> list[tuple[object, ...]]:
-    return Play(api).run(program)
+def play(api: Any, program: Program, shuffle: Any = None) -> list[tuple[object, ...]]:
+    return Play(api, shuffle).run(program)
 
 
 def parts(exc: BaseException) -> Iterator[BaseException]:
