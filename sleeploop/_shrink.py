@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 Choices = tuple[int, ...]
 
+_LAST = 65535  # too large a number means the last task
+
 
 def stripped(choices: Choices) -> Choices:
     """Without the zeros at its end, which are chosen anyway."""
@@ -50,6 +52,7 @@ class Shrinker:
             before = self.best
             self._zero()
             self._cut_out()
+            self._hasten()
             self._lower()
 
     def _try(self, candidate: Choices) -> None:
@@ -62,7 +65,7 @@ class Shrinker:
         made = self._attempt(candidate)
         if made is not None:
             # What was too large has been lowered, and the run may have ended earlier.
-            self.best = min(candidate, stripped(made), key=cost)
+            self.best = min(self.best, stripped(made), key=cost)
 
     # Each pass goes from the end to the front: what is left of a change stays as it was.
 
@@ -86,6 +89,14 @@ class Shrinker:
                 self._try(self.best[: max(0, end - size)] + self.best[end:])
                 end -= size
             size //= 2
+
+    def _hasten(self) -> None:
+        """Make the last deviation sooner, be it by the second task or by the last one."""
+        *_, before, last = -1, -1, *deviations(self.best)
+        for i in range(before + 1, last):
+            for choice in 1, _LAST:
+                if i < len(self.best):
+                    self._try((*self.best[:i], choice))
 
     def _lower(self) -> None:
         """Choose a task nearer to the first one."""

@@ -52,6 +52,7 @@ from typing import IO, NoReturn
 from . import (
     clear_caches,
     oom_driving,  # noqa: F401 - adds its scenarios
+    oom_orders,  # noqa: F401
     oom_scopes,  # noqa: F401
     oom_trace,  # noqa: F401
 )
