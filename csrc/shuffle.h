@@ -20,6 +20,7 @@ struct shuffle {
     uint64_t state;     /* of the generator */
     int drawn;          /* at random, from `state` */
     int lost;           /* there was no memory to keep one */
+    uint16_t latest;    /* choice; 0 as well where there was nothing to choose */
 };
 
 static inline void
@@ -74,7 +75,8 @@ static inline struct link *
 shuffle_pop(struct shuffle *shuffle, struct link *head, size_t n)
 {
     struct link *link = head->next;
-    for (size_t i = n > 1 ? shuffle_choose(shuffle, n) : 0; i > 0; i--) {
+    shuffle->latest = n > 1 ? shuffle_choose(shuffle, n) : 0;
+    for (size_t i = shuffle->latest; i > 0; i--) {
         link = link->next;
     }
     link_remove(link);

@@ -29,6 +29,7 @@ struct trace_event {
     uint32_t place;  /* 1 + index in `places`; 0: not known */
     uint8_t kind;    /* enum trace_kind */
     uint8_t how;
+    uint16_t choice;  /* if it ends a step: which of the ready tasks made it, 0: the first */
 };
 
 /* Instructions rather than lines: to find a line takes long, and few are ever read. */
@@ -267,6 +268,7 @@ trace_add(const LoopObject *loop, enum trace_kind kind, uint32_t task, uint32_t 
         .other = other,
         .place = place,
         .kind = (uint8_t)kind,
+        .choice = loop->shuffle != NULL ? loop->shuffle->latest : 0,
     };
     return event;
 }

@@ -18,14 +18,14 @@ trace_how(const struct trace_event *event)
     }
 }
 
-/* New tuple: (time in ns, kind, task, other, place, how, name). */
+/* New tuple: (time in ns, kind, task, other, place, how, name, choice). */
 static PyObject *
 trace_row(const struct trace_event *event)
 {
     PyObject *name = event->name != NULL ? event->name : Py_None;
-    return Py_BuildValue("(LiIIIiO)", (long long)event->time, (int)event->kind,
+    return Py_BuildValue("(LiIIIiOi)", (long long)event->time, (int)event->kind,
                          (unsigned)event->task, (unsigned)event->other, (unsigned)event->place,
-                         trace_how(event), name);
+                         trace_how(event), name, (int)event->choice);
 }
 
 /* New list of rows. What is allocated may let other Python code run (3.11), which adds events:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 Choices = tuple[int, ...]
@@ -27,6 +28,10 @@ def cost(choices: Choices) -> tuple[int, int, Choices]:
     return len(deviations(choices)), len(choices), choices
 
 
+class _BudgetUsedUp(Exception):
+    pass
+
+
 class Shrinker:
     """Delta debugging: leave out ever smaller parts, as long as it still fails.
 
@@ -41,12 +46,17 @@ class Shrinker:
     ) -> None:
         self.best = stripped(choices)
         self.attempts = 0
+        self._length = len(choices)
         self._attempt = attempt
         self._budget = budget
         self._tried: set[Choices] = set()
 
     def run(self) -> None:
         """Until nothing helps any more, or the budget is used up."""
+        with contextlib.suppress(_BudgetUsedUp):
+            self._run()
+
+    def _run(self) -> None:
         before = None
         while before != self.best and self.best:
             before = self.best
@@ -54,18 +64,24 @@ class Shrinker:
             self._cut_out()
             self._hasten()
             self._lower()
+            if before == self.best:
+                self._one_alone()
 
-    def _try(self, candidate: Choices) -> None:
+    def _try(self, candidate: Choices) -> bool:
         candidate = stripped(candidate)
         cheaper = cost(candidate) < cost(self.best)
-        if not cheaper or candidate in self._tried or self.attempts >= self._budget:
-            return
+        if not cheaper or candidate in self._tried:
+            return False
+        if self.attempts >= self._budget:
+            raise _BudgetUsedUp
         self._tried.add(candidate)
         self.attempts += 1
         made = self._attempt(candidate)
-        if made is not None:
-            # What was too large has been lowered, and the run may have ended earlier.
-            self.best = min(self.best, stripped(made), key=cost)
+        if made is None:
+            return False
+        # What was too large has been lowered, and the run may have ended earlier.
+        self.best = min(self.best, stripped(made), key=cost)
+        return True
 
     # Each pass goes from the end to the front: what is left of a change stays as it was.
 
@@ -81,22 +97,31 @@ class Shrinker:
             size //= 2
 
     def _cut_out(self) -> None:
-        """Leave some choices out, so that the ones behind them come sooner."""
-        size = len(self.best) // 2
-        while size:
-            end = len(self.best)
-            while end > 0:
-                self._try(self.best[: max(0, end - size)] + self.best[end:])
-                end -= size
-            size //= 2
+        """Leave out a deviation with the zeros before it, or as many of those as can be."""
+        for number in reversed(range(len(deviations(self.best)))):
+            size = len(self.best)
+            while size and number < len(deviations(self.best)):
+                before, place = [-1, *deviations(self.best)][number : number + 2]
+                size = min(size, place - before)
+                if not self._try(self.best[: before + 1] + self.best[before + 1 + size :]):
+                    size //= 2
 
     def _hasten(self) -> None:
         """Make the last deviation sooner, be it by the second task or by the last one."""
         *_, before, last = -1, -1, *deviations(self.best)
-        for i in range(before + 1, last):
+        self._one_after(self.best[: before + 1], last)
+
+    def _one_alone(self) -> None:
+        """Where two deviations or more can only go together, another one may do without."""
+        if len(deviations(self.best)) > 1:
+            self._one_after((), self._length)
+
+    def _one_after(self, beginning: Choices, end: int) -> None:
+        """One deviation somewhere before `end`: to the second task, or to the last one."""
+        for i in range(end - len(beginning)):
             for choice in 1, _LAST:
-                if i < len(self.best):
-                    self._try((*self.best[:i], choice))
+                if self._try((*beginning, *(0,) * i, choice)):
+                    return
 
     def _lower(self) -> None:
         """Choose a task nearer to the first one."""

@@ -160,7 +160,7 @@ class _Program:
         self.main = main
         self.options = options
 
-    def run(self, shuffle: _Shuffle, **trace: Any) -> _Run:
+    def run(self, shuffle: _Shuffle, trace: bool = False) -> _Run:
         """As sleeploop.run() does it."""
         __tracebackhide__ = True
         loop = self._loop(shuffle, trace)
@@ -175,10 +175,10 @@ class _Program:
         finally:
             del loop  # an error's traceback leads here
 
-    def _loop(self, shuffle: _Shuffle, trace: dict[str, Any]) -> SleepingLoop:
+    def _loop(self, shuffle: _Shuffle, trace: bool) -> SleepingLoop:
         coro = self.main()
         try:
-            return SleepingLoop(coro, speed=math.inf, shuffle=shuffle, **self.options, **trace)
+            return SleepingLoop(coro, speed=math.inf, shuffle=shuffle, trace=trace, **self.options)
         except (TypeError, RuntimeError) as error:
             if inspect.iscoroutine(coro):
                 coro.close()
@@ -266,7 +266,7 @@ def _examine(
             repeats = again(run.schedule) is not None
             if repeats:
                 shrinker.run()
-        last = program.run(shrinker.best, **_steps.TRACE)
+        last = program.run(shrinker.best, trace=True)
     except _STOPS as stop:
         _note(stop, [f"explore(): {what}; stopped while it looked for a simpler order"])
         raise
@@ -298,7 +298,10 @@ def _report(
     replay = shrinker.best if len(shrinker.best) <= _LONGEST else shuffle
     lines = [f"explore(): {what}", simplest, f"run it again: {program.call(replay)}"]
     if steps:
-        lines += ["its steps; -> is the turn of another task than the first:", *steps]
+        lines += [
+            "its steps, with -> where it was not the turn of the first task that was ready:",
+            *steps,
+        ]
     return lines
 
 

@@ -112,7 +112,7 @@ class Trace:
                 _HOW[how],
                 *found[place],
             )
-            for time, kind, number, other, place, how, _ in rows
+            for time, kind, number, other, place, how, _, _ in rows
         ]
         functions = {number: function or "" for number, (_, function) in live.items()}
         return events, total - len(rows), functions

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import sleeploop
+import sleeploop.testing
 import sleeploop.tracing
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -45,10 +46,12 @@ def test_the_examples_of_a_page_print_what_it_says(page):
 
 def public_things():
     yield "sleeploop", sleeploop
+    yield "testing", sleeploop.testing
     yield "tracing", sleeploop.tracing
     for module, name in [
-        *((sleeploop, name) for name in sleeploop.__all__),
-        *((sleeploop.tracing, name) for name in sleeploop.tracing.__all__),
+        (part, name)
+        for part in (sleeploop, sleeploop.testing, sleeploop.tracing)
+        for name in part.__all__
     ]:
         thing = getattr(module, name)
         yield name, thing

@@ -177,6 +177,48 @@ def test_the_simplest_order_of_a_long_program() -> None:
         assert sum(map(bool, schedule)) == 1
 
 
+def test_its_steps() -> None:
+    """Which task went when, and where its step ended."""
+    lines = note_of(failure(Race(2).main))
+    assert lines[3].startswith("its steps, with -> where")
+    steps = [re.split("  +", re.sub(r":\d+", "", line[2:].strip())) for line in lines[4:]]
+    file = "test_explore.py in"
+    assert steps == [
+        ["0.000 s", "Task-1", "waits", f"{file} Race.main"],
+        ["0.000 s", "Task-3", "steps aside", f"{file} Race.say"],
+        ["0.000 s", "Task-2", "steps aside", f"{file} Race.say"],
+        ["0.000 s", "Task-3", "returned", f"{file} Race.say"],
+        ["0.000 s", "Task-2", "returned", f"{file} Race.say"],
+        ["0.000 s", "Task-1", "failed", f"{file} Race.main"],
+    ]
+    assert [line[:2] for line in lines[4:]] == ["  ", "->", "  ", "  ", "  ", "  "]
+
+
+def test_steps_of_all_kinds() -> None:
+    async def main() -> None:
+        task = sleeploop.create_task(sleep(5), name="sleeper")
+        with sleeploop.move_on_after(1):
+            await task
+        await sleep(1)
+        raise ValueError
+
+    lines = [re.sub(r" +\S+:\d+ in .*", "", line) for line in note_of(failure(main))[4:]]
+    assert lines == [
+        "       0.000 s  Task-1   waits for sleeper",
+        "       0.000 s  sleeper  sleeps",
+        "       1.000 s  Task-1   sleeps",
+        "       2.000 s  Task-1   failed",
+        "       2.000 s  sleeper  cancelled",
+    ]
+
+
+def test_long_lists_of_steps_are_cut_in_the_middle() -> None:
+    lines = note_of(failure(Race(8, 100).main))
+    assert len(lines) == 4 + 61
+    assert re.fullmatch(r"\.\.\. \d+ steps", lines[4 + 30])
+    assert "failed" in lines[-1]
+
+
 def test_two_deviations_that_it_takes() -> None:
     """They are far apart, and one alone does no harm."""
 

@@ -6,12 +6,14 @@ import asyncio
 import gc
 import io
 import logging
+import math
 import re
 import sys
 import weakref
 from typing import Any
 
 import pytest
+from _sleeploop import _run_main
 
 import sleeploop
 from sleeploop import sleep
@@ -204,6 +206,20 @@ def test_inside_of_an_asyncio_loop_it_works() -> None:
         explore(NoRace().main, runs=2)
 
     asyncio.run(main())
+
+
+def test_run_main_takes_a_loop_of_one_coroutine() -> None:
+    for coros in [], [sleep(1), sleep(2)]:
+        with pytest.raises(ValueError, match=r"_run_main\(\) takes a loop of one coroutine"):
+            _run_main(sleeploop.SleepingLoop(*coros))
+    loop = sleeploop.SleepingLoop(sleep(1), speed=math.inf)
+    _run_main(loop)
+    with pytest.raises(sleeploop.LoopClosedError):
+        _run_main(loop)
+    with pytest.raises(RuntimeError, match="__init__"):
+        _run_main(sleeploop.SleepingLoop.__new__(sleeploop.SleepingLoop))
+    with pytest.raises(TypeError):
+        _run_main(5)
 
 
 # ---- what it leaves ------------------------------------------------------------------------------
