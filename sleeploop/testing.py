@@ -194,7 +194,7 @@ class _Program:
         """How to run it in that order."""
         given = {"shuffle": shuffle} if shuffle != () else {}
         given |= {name: value for name, value in self.options.items() if value is not None}
-        if given["seed"] == 0:
+        if given.get("seed") == 0:
             del given["seed"]
         more = "".join(f", {name}={value!r}" for name, value in given.items())
         return f"sleeploop.run({self.name()}(), speed=math.inf{more})"

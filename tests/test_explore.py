@@ -280,6 +280,11 @@ def test_the_options_are_told() -> None:
     )
 
 
+def test_options_left_out_are_not_told() -> None:
+    error = failure(Race(2).main, seed=None, start=None)
+    assert note_of(error)[2].endswith("speed=math.inf, shuffle=(1,))")
+
+
 def test_the_exception_is_that_of_the_last_run() -> None:
     async def main() -> None:
         errors.append(AssertionError())
