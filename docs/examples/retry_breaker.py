@@ -15,10 +15,10 @@ from sleeploop import (
     TaskGroup,
     current_loop,
     current_task,
+    every,
     run,
     sleep,
     sleep_forever,
-    sleep_until,
     timeout,
 )
 
@@ -113,8 +113,9 @@ async def client(
         async with timeout(TIMEOUT):
             await service.call()
 
-    for minute in range(DAY // MINUTE):
-        await sleep_until((minute + number / CLIENTS) * MINUTE)
+    async for tick in every(MINUTE, start=number * MINUTE / CLIENTS):
+        if tick.due >= DAY:
+            break
         try:
             attempts = await retry(lambda: breaker.call(ask), attempts=5, pause=1)
             seen["at once" if attempts == 1 else "after retries"] += 1
