@@ -14,12 +14,12 @@ from sleeploop import (
     CancelScope,
     TaskGroup,
     current_loop,
+    every,
     move_on_after,
     move_on_at,
     run,
     sleep,
     sleep_forever,
-    sleep_until,
 )
 
 HOUR = 3600
@@ -65,7 +65,7 @@ class Monitor:
 
 
 async def device(number: int, monitor: Monitor) -> None:
-    """Beat once in every period, except in silences."""
+    """Beat once in every period, except in a silence."""
     name = f"device {number}"
     rng = current_loop().random(name)
     begin, end = SILENCES.get(number, (math.inf, math.inf))
@@ -75,10 +75,9 @@ async def device(number: int, monitor: Monitor) -> None:
         monitor.beat(name)
 
     async with TaskGroup() as network:
-        for n in range(1, HOUR):
-            await sleep_until(n * PERIOD + rng.uniform(0, JITTER))
-            if not begin <= current_loop().time() < end:
-                network.create_task(deliver(), name=f"beat {n} of {name}")
+        async for tick in every(PERIOD, jitter=JITTER):
+            if not begin <= tick.due < end:
+                network.create_task(deliver(), name=f"beat {tick.index} of {name}")
 
 
 async def main() -> None:

@@ -11,16 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from sleeploop import (
-    TaskGroup,
-    current_loop,
-    current_task,
-    run,
-    sleep,
-    sleep_forever,
-    sleep_until,
-    timeout,
-)
+from sleeploop import TaskGroup, current_loop, every, run, sleep, sleep_forever, timeout
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 OUTAGES = [(3 * HOUR, 3.25 * HOUR), (9.5 * HOUR, 9.6 * HOUR), (20 * HOUR, 20.5 * HOUR)]
@@ -33,7 +24,7 @@ class CircuitOpenError(ConnectionError):
     """The breaker is open: the service has not even been asked."""
 
 
-class CircuitBreaker:
+class Breaker:
     """Closed: calls go through. Open: none does. Half-open: one does, and decides."""
 
     def __init__(self, limit: int, pause: float) -> None:
@@ -77,7 +68,7 @@ class CircuitBreaker:
 
 async def retry(function: Call, attempts: int, pause: float) -> int:
     """Try until it works, at most so many times; how many it took."""
-    rng = current_loop().random(f"pauses of {current_task().name}")
+    rng = current_loop().random("pauses")
     for attempt in range(1, attempts):
         try:
             await function()
@@ -104,17 +95,16 @@ class Service:
             raise ConnectionResetError("the connection was reset")
 
 
-async def client(
-    number: int, service: Service, breaker: CircuitBreaker, seen: Counter[str]
-) -> None:
+async def client(number: int, service: Service, breaker: Breaker, seen: Counter[str]) -> None:
     """Ask once a minute, for a day."""
 
     async def ask() -> None:
         async with timeout(TIMEOUT):
             await service.call()
 
-    for minute in range(DAY // MINUTE):
-        await sleep_until((minute + number / CLIENTS) * MINUTE)
+    async for tick in every(MINUTE, start=number * MINUTE / CLIENTS):
+        if tick.due >= DAY:
+            break
         try:
             attempts = await retry(lambda: breaker.call(ask), attempts=5, pause=1)
             seen["at once" if attempts == 1 else "after retries"] += 1
@@ -125,7 +115,7 @@ async def client(
 
 
 async def main() -> None:
-    service, breaker = Service(), CircuitBreaker(5, 5 * MINUTE)
+    service, breaker = Service(), Breaker(5, 5 * MINUTE)
     seen: Counter[str] = Counter()
     async with TaskGroup() as group:
         for number in range(CLIENTS):
