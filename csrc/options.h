@@ -123,7 +123,7 @@ shuffle_from_object(PyObject *obj, struct shuffle **out)
         return 0;
     }
     PyObject *choices = NULL;
-    if (!PyLong_Check(obj)) {
+    if (!PyLong_Check(obj) || PyBool_Check(obj)) {  /* a bool would be a seed that nobody means */
         choices = PyList_Check(obj) || PyTuple_Check(obj) ? PySequence_Tuple(obj) : NULL;
         if (choices == NULL) {
             if (!PyErr_Occurred()) {

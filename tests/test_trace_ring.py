@@ -1,4 +1,4 @@
-"""The trace of a loop: on and off, how much of it is kept, and reading it, whatever the loop does."""
+"""The trace of a loop: on and off, how much is kept, and reading it whatever the loop does."""
 
 import gc
 import math
