@@ -34,7 +34,7 @@ stop_iteration_is_pristine(PyObject *op)
  * once; so one instance serves again and again. Whoever drives a sleep by himself and
  * catches it keeps it. A timedelta or a Tick may stay in it until the next sleep ends;
  * another value, as of a task, would be kept alive. */
-static PyObject *
+static inline PyObject *
 stop_iteration_reused_steal(ModuleState *state, PyObject *value)
 {
     PyObject *exc = state->stop_iteration;
