@@ -191,7 +191,7 @@ trace_from_object(ModuleState *state, PyObject *obj, struct trace **trace)
     if (trace_capacity_from_object(obj, &capacity) < 0) {
         return -1;
     }
-    if (capacity == 0) {
+    if (obj == NULL || obj == Py_None) {
         capacity = state->trace_capacity;
     }
     if (capacity == 0) {

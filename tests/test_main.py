@@ -167,6 +167,16 @@ def test_what_cannot_be_written_does_not_stop_the_program(script, tmp_path):
     assert done.stderr == "sleeploop: cannot write /dev/full: No space left on device\n"
 
 
+def test_a_loop_that_does_not_want_to_be_traced(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import sleeploop\n"
+        "sleeploop.run(sleeploop.sleep(1), trace=False)\n"
+        "sleeploop.run(sleeploop.sleep(2))\n"
+    )
+    done = call("run", "--trace", "o.json", "program.py", cwd=tmp_path)
+    assert done.stderr == "sleeploop: wrote o.json: 4 events\n"
+
+
 def test_a_program_without_a_loop(tmp_path):
     (tmp_path / "empty.py").write_text("print('hello')\n")
     done = call("run", "--trace", "o.json", "empty.py", cwd=tmp_path)
