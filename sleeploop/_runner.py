@@ -39,7 +39,7 @@ PASSES = 100_000
 # As many may pass at the moment at which a piece ends, until what is ending has ended.
 SETTLE = 100
 
-NOTHING = object()  # what first() returns of a generator that yields nothing
+NOTHING = object()
 
 _owner: ContextVar[Owner] = ContextVar("sleeploop test or fixture")
 
@@ -48,32 +48,34 @@ def failure(message: str, *, pytrace: bool = False) -> BaseException:
     return pytest.fail.Exception(message, pytrace=pytrace)
 
 
-def _is_shown_with_frames(info: pytest.ExceptionInfo[BaseException]) -> bool:
-    return getattr(info.value, "pytrace", True)
+def bared(error: BaseException) -> BaseException:
+    """With no frame of this file in front of those of the user's code."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+        traceback = traceback.tb_next
+    return error.with_traceback(traceback)
 
 
 def raise_all(errors: list[BaseException]) -> None:
     """Raise the one there is, or several as a group, or none. What ends the session stands alone."""
-    __tracebackhide__ = _is_shown_with_frames  # without any, pytest says that it has hidden all
     unique = list({id(error): error for error in errors}.values())
+    if not unique:
+        return
+    # pytest wants at least one frame to show.
+    __tracebackhide__ = unique[0].__traceback__ is not None
     for error in unique:
         if len(unique) == 1 or isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
             raise error
-    if unique:
-        group = BaseExceptionGroup(f"{len(unique)} errors", unique)
-        raise group.with_traceback(unique[0].__traceback__)
+    group = BaseExceptionGroup(f"{len(unique)} errors", unique)
+    raise group.with_traceback(unique[0].__traceback__)
 
 
-async def first(generator: AsyncGenerator[Any, Any]) -> Any:
-    """What an async generator yields first."""
-    return await anext(generator, NOTHING)
-
-
-async def last(generator: AsyncGenerator[Any, Any]) -> bool:
-    """Resume it after its yield. Whether it has yielded once more, which it must not."""
-    again = await anext(generator, NOTHING) is not NOTHING
-    await generator.aclose()
-    return again
+async def advance(generator: AsyncGenerator[Any, Any]) -> Any:
+    """What an async generator yields next, or NOTHING."""
+    try:
+        return await generator.__anext__()
+    except StopAsyncIteration:
+        return NOTHING
 
 
 async def join(tasks: Iterable[Task[Any]]) -> None:
@@ -126,7 +128,7 @@ class Piece:
                     error = None
             except BaseException as raised:
                 error = raised
-        self.error = error
+        self.error = error and bared(error)
         self.done = True
 
 
@@ -161,7 +163,7 @@ class Runner:
         """The run ends: so do the fixtures, while they can."""
         while self.open:
             try:
-                await last(self.open.pop())
+                await advance(self.open.pop())
             except CancelledError:
                 pass
             except Exception as error:
@@ -210,7 +212,7 @@ class Runner:
         except DeadlockError:
             pass
         except BaseException as error:
-            why.append(error)
+            why.append(bared(error))
             return False
         self.over = "something in it did not end when it was cancelled"
         why.append(
@@ -223,7 +225,7 @@ class Runner:
         try:
             _stop(self.loop)
         except BaseException as error:
-            why.append(error)
+            why.append(bared(error))
         return False
 
     def run(
@@ -261,7 +263,7 @@ class Runner:
             piece.scope.cancel("every task waits: a deadlock")
             self._has_time(errors)
         except BaseException as error:
-            errors.append(error)
+            errors.append(bared(error))
         error, piece.error = piece.error, None
         if error is not None and not (
             self.over and isinstance(error, CancelledError) and error.source == "shutdown"
@@ -318,7 +320,7 @@ class Runner:
                 self._cancel(left, f"{owner.name} has ended", more)
         except BaseException as error:
             self.over = f"it has ended with {error!r:.200}"
-            more.append(error)
+            more.append(bared(error))
         if not self.over:
             more += _take_errors(self.loop)
             more += [task.exception() for task in _unseen(self.loop) if not task.daemon]
@@ -345,7 +347,7 @@ class Runner:
         try:
             self.loop.close()
         except BaseException as error:
-            errors.append(error)
+            errors.append(bared(error))
         try:
             raise_all(errors)
         finally:

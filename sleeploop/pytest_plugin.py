@@ -17,7 +17,7 @@ import pytest
 from _sleeploop_pytest import MARK, THE_RUN, function_of
 
 from sleeploop import SleepingLoop
-from sleeploop._runner import NOTHING, Owner, Runner, failure, first, last, raise_all
+from sleeploop._runner import NOTHING, Owner, Runner, advance, failure, raise_all
 
 # What the mark takes: all that a SleepingLoop does, and a limit.
 OPTIONS = tuple(
@@ -103,7 +103,7 @@ class Run:
         self.used = True
         return self.runner.loop
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
+    def call(self, /, *args: Any, **kwargs: Any) -> Any:
         """The test as a plain function, for pytest or for hypothesis."""
         __tracebackhide__ = True
         owner, limit = Owner(self.item.name), self.limit
@@ -257,22 +257,25 @@ class Plugin:
             __tracebackhide__ = True
             owner = Owner(name)
             made = function(*args, **kwargs)
-            is_generator = inspect.isasyncgen(made)
-            coro = first(made) if is_generator else made
-            coro.__qualname__ = function.__qualname__
-            value = runner.run(coro, owner, limit())
-            if value is NOTHING:
-                return
-            if is_generator:
-                runner.open.append(made)
-            yield value
-            if not is_generator:
+            if not inspect.isasyncgen(made):
+                yield runner.run(made, owner, limit())
                 runner.end(owner)
-            elif not runner.over:
-                runner.open.remove(made)
-                coro = last(made)
+                return
+
+            def step(*, final: bool) -> Any:
+                __tracebackhide__ = True
+                coro = advance(made)
                 coro.__qualname__ = function.__qualname__
-                if runner.run(coro, owner, limit(), final=True):
-                    yield  # pytest says that this is one too many
+                return runner.run(coro, owner, limit(), final=final)
+
+            value = step(final=False)
+            if value is NOTHING:
+                raise failure(f"the fixture {name} did not yield a value")
+            runner.open.append(made)
+            yield value
+            if not runner.over:
+                runner.open.remove(made)
+                if step(final=True) is not NOTHING:
+                    raise failure(f"the fixture {name} yields more than once")
 
         return fixture
