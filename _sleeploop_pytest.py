@@ -1,7 +1,7 @@
 """The part of the pytest plugin that every run of pytest loads: options, the mark, `loop`.
 
-It is a module of its own, and imports nothing of sleeploop, so that a run without a test for it does
-not pay for it. sleeploop/pytest_plugin.py runs the tests, and is loaded with the first of them.
+It is a module of its own, and imports nothing of sleeploop, so that a run without a test for it
+does not pay for it. sleeploop/pytest_plugin.py runs the tests, and comes with the first of them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FOREIGN = frozenset(
      "twisted", "inlineCallbacks"}
 )  # fmt: skip
 
-THE_PLUGIN = pytest.StashKey["Plugin"]()
-THE_RUN = pytest.StashKey["Run"]()
+THE_PLUGIN: pytest.StashKey[Plugin] = pytest.StashKey()
+THE_RUN: pytest.StashKey[Run] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,8 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini(
         "sleeploop_timeout",
-        "seconds of loop time that a test, and each setup or teardown of an async fixture, may take; "
-        "0: without limit (default: 30 days)",
+        "seconds of loop time that a test may take, and each setup and each teardown of an async "
+        "fixture; 0: no limit (default: 30 days)",
         default=str(30 * 24 * 3600),
     )
 

@@ -1,7 +1,7 @@
 """A task that does pieces of work one by one, from outside of the loop: fixtures, a test.
 
-All of them run in one task, in one context. Between two pieces the loop is suspended and the task is
-parked, with whatever blocks the pieces have left open around it.
+All of them run in one task, in one context. Between two pieces the loop is suspended and the task
+is parked, with whatever blocks the pieces have left open around it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def bared(error: BaseException) -> BaseException:
 
 
 def raise_all(errors: list[BaseException]) -> None:
-    """Raise the one there is, or several as a group, or none. What ends the session stands alone."""
+    """Raise the one there is, or several as a group. What ends the session stands alone."""
     unique = list({id(error): error for error in errors}.values())
     if not unique:
         return
@@ -76,6 +76,19 @@ async def advance(generator: AsyncGenerator[Any, Any]) -> Any:
         return await generator.__anext__()
     except StopAsyncIteration:
         return NOTHING
+
+
+def close_now(generator: AsyncGenerator[Any, Any]) -> list[BaseException]:
+    """Let its `finally` blocks run as far as they do not await anything. What has failed in it."""
+    closing = generator.aclose()
+    try:
+        closing.send(None)
+        closing.close()
+    except StopIteration:
+        pass
+    except BaseException as error:
+        return [bared(error)]
+    return []
 
 
 async def join(tasks: Iterable[Task[Any]]) -> None:
@@ -142,7 +155,7 @@ class Runner:
         self._piece: Piece | None = None
         self._handover: CancelScope | None = None
         self._task: Task[None] | None = None
-        self._serving: Coroutine[Any, Any, None] | None = None
+        self._serving: Any = None
 
     # ---- inside of the loop --------------------------------------------------------------------
 
@@ -181,7 +194,6 @@ class Runner:
         elif self._handover is not None:
             self._handover.cancel()
         if piece is not None:
-            assert self._serving is not None
             self._task.name = piece.owner.name
             self._serving.__qualname__ = getattr(piece.coro, "__qualname__", "?")
 
@@ -221,11 +233,12 @@ class Runner:
                 + format_tasks(self.loop)
             )
         )
-        self.open.clear()
         try:
             _stop(self.loop)
         except BaseException as error:
             why.append(bared(error))
+        while self.open:
+            why += close_now(self.open.pop())
         return False
 
     def run(
@@ -264,12 +277,12 @@ class Runner:
             self._has_time(errors)
         except BaseException as error:
             errors.append(bared(error))
-        error, piece.error = piece.error, None
-        if error is not None and not (
-            self.over and isinstance(error, CancelledError) and error.source == "shutdown"
+        raised, piece.error = piece.error, None
+        if raised is not None and not (
+            self.over and isinstance(raised, CancelledError) and raised.source == "shutdown"
         ):
-            errors.insert(0, error)
-        del error
+            errors.insert(0, raised)
+        del raised
         if final and not self.over:
             errors += self._end_of(owner, errors)
         try:
@@ -313,7 +326,9 @@ class Runner:
                 tree = "\n".join(f"  {line}" for line in lines(self.loop, of=left))
                 what = "task" if len(left) == 1 else "tasks"
                 text = f"{owner.name} left {len(left)} {what} running:\n{tree}"
-                if errors and not isinstance(errors[0], pytest.skip.Exception | pytest.xfail.Exception):
+                if errors and not isinstance(
+                    errors[0], pytest.skip.Exception | pytest.xfail.Exception
+                ):
                     errors[0].add_note(text)
                 else:
                     more.append(failure(text))
@@ -326,9 +341,7 @@ class Runner:
             more += [task.exception() for task in _unseen(self.loop) if not task.daemon]
         return more
 
-    def _cancel(
-        self, tasks: list[Task[Any]], reason: str, errors: list[BaseException]
-    ) -> None:
+    def _cancel(self, tasks: list[Task[Any]], reason: str, errors: list[BaseException]) -> None:
         for task in tasks:
             task.cancel(reason)
         self._hand_over(Piece(join(tasks), Owner("the end")))

@@ -14,8 +14,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
-from _sleeploop_pytest import MARK, THE_RUN, function_of
 
+from _sleeploop_pytest import MARK, THE_RUN, function_of
 from sleeploop import SleepingLoop
 from sleeploop._runner import NOTHING, Owner, Runner, advance, failure, raise_all
 
@@ -81,6 +81,14 @@ def limit_from(seconds: Any) -> float:
     return limit or math.inf
 
 
+def errors_of(function: Callable[..., object], *args: Any, **kwargs: Any) -> list[BaseException]:
+    try:
+        function(*args, **kwargs)
+    except BaseException as error:
+        return [error]
+    return []
+
+
 class Run:
     """One test, from its setup to its teardown."""
 
@@ -101,9 +109,10 @@ class Run:
 
     def use_loop(self) -> SleepingLoop:
         self.used = True
-        return self.runner.loop
+        loop: SleepingLoop = self.runner.loop
+        return loop
 
-    def call(self, /, *args: Any, **kwargs: Any) -> Any:
+    def call(self, /, *args: Any, **kwargs: Any) -> object:
         """The test as a plain function, for pytest or for hypothesis."""
         __tracebackhide__ = True
         owner, limit = Owner(self.item.name), self.limit
@@ -111,21 +120,12 @@ class Run:
         if self.used or not hasattr(self.item.obj, "hypothesis"):
             return self.runner.run(coro, owner, limit, final=True)
         runner = self.new_runner()  # each example has a loop of its own
-        errors: list[BaseException] = []
-        result = None
         try:
-            result = runner.run(coro, owner, limit, final=True)
-        except BaseException as error:
-            errors.append(error)
-        try:
-            runner.close()
-        except BaseException as error:
-            errors.append(error)
-        try:
-            raise_all(errors)
+            errors = errors_of(runner.run, coro, owner, limit, final=True)
+            raise_all(errors + errors_of(runner.close))
         finally:
             del errors
-        return result
+        return None
 
 
 class Plugin:
@@ -185,37 +185,30 @@ class Plugin:
             yield
         except BaseException as error:
             errors.append(error)
-        run, self.current = self.current, None
-        try:
-            if run is not None:
-                del item.stash[THE_RUN]
-                if not run.shared:
-                    run.runner.close()
-        except BaseException as error:
-            errors.append(error)
-        try:
-            if nextitem is None:
-                self.close_shared()
-        except BaseException as error:
-            errors.append(error)
+        errors += self.close_all() if nextitem is None else self.close_own()
         try:
             raise_all(errors)
         finally:
             del errors
 
-    def close_shared(self) -> None:
-        __tracebackhide__ = True
+    def close_own(self) -> list[BaseException]:
+        """The end of a test, after its fixtures'. What goes wrong."""
+        run, self.current = self.current, None
+        if run is None:
+            return []
+        del run.item.stash[THE_RUN]
+        return [] if run.shared else errors_of(run.runner.close)
+
+    def close_all(self) -> list[BaseException]:
+        errors = self.close_own()
         shared, self.shared = self.shared, None
-        if shared is not None:
-            shared.close()
+        return errors if shared is None else errors + errors_of(shared.close)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """After Ctrl-C, or whatever else has ended the session before its last test."""
-        try:
-            self.close_shared()
-        except Exception as error:
-            warnings.warn(pytest.PytestWarning(f"the end of the shared loop: {error!r}"), stacklevel=1)
+        """After what ends a session before the teardown of its last test, as pytest.exit()."""
+        for error in self.close_all():
+            warnings.warn(pytest.PytestWarning(f"the end of a loop: {error!r}"), stacklevel=1)
 
     # ---- a fixture -----------------------------------------------------------------------------
 
@@ -235,11 +228,13 @@ class Plugin:
             )
         run.used = True
         written = fixturedef.func
-        fixturedef.func = self.plain(written, fixturedef.argname, run.runner, request)
+        fixturedef.func = self.plain(  # type: ignore[misc]  # others do so, too
+            written, fixturedef.argname, run.runner, request
+        )
         try:
             return (yield)
         finally:
-            fixturedef.func = written
+            fixturedef.func = written  # type: ignore[misc]
 
     def plain(
         self, function: Any, name: str, runner: Runner, request: pytest.FixtureRequest
@@ -264,7 +259,7 @@ class Plugin:
 
             def step(*, final: bool) -> Any:
                 __tracebackhide__ = True
-                coro = advance(made)
+                coro: Any = advance(made)
                 coro.__qualname__ = function.__qualname__
                 return runner.run(coro, owner, limit(), final=final)
 
