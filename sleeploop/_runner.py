@@ -56,18 +56,27 @@ def bared(error: BaseException) -> BaseException:
     return error.with_traceback(traceback)
 
 
+def combined(errors: list[BaseException]) -> BaseException:
+    """The one there is, or a group of several. What ends the session stands alone."""
+    errors = list({id(error): error for error in errors}.values())
+    for error in errors:
+        if len(errors) == 1 or isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
+            return error
+    group = BaseExceptionGroup(f"{len(errors)} errors", errors)
+    return group.with_traceback(errors[0].__traceback__)
+
+
 def raise_all(errors: list[BaseException]) -> None:
-    """Raise the one there is, or several as a group. What ends the session stands alone."""
-    unique = list({id(error): error for error in errors}.values())
-    if not unique:
+    """Raise them, if there are any."""
+    if not errors:
         return
+    error = combined(errors)
     # pytest wants at least one frame to show.
-    __tracebackhide__ = unique[0].__traceback__ is not None
-    for error in unique:
-        if len(unique) == 1 or isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
-            raise error
-    group = BaseExceptionGroup(f"{len(unique)} errors", unique)
-    raise group.with_traceback(unique[0].__traceback__)
+    __tracebackhide__ = error.__traceback__ is not None
+    try:
+        raise error
+    finally:
+        del error, errors  # the traceback leads here
 
 
 async def advance(generator: AsyncGenerator[Any, Any]) -> Any:
@@ -142,6 +151,7 @@ class Piece:
             except BaseException as raised:
                 error = raised
         self.error = error and bared(error)
+        del error  # its traceback leads here
         self.done = True
 
 
