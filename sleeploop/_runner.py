@@ -365,9 +365,12 @@ class Runner:
             others = [task for task in self.loop.tasks() if task is not self._task]
             if others:
                 self._cancel(others, "the loop is being closed", errors)
-        self._hand_over(None)
-        self.over = self.over or "it has come to its end"
         try:
+            if not self.over:
+                # First: close() would start the thread that watches over an end with tasks left.
+                self._hand_over(None)
+                _drive(self.loop, self.loop.time(), SETTLE)
+                self.over = "it has come to its end"
             self.loop.close()
         except BaseException as error:
             errors.append(bared(error))
