@@ -1,11 +1,15 @@
 """The pytest plugin beside hypothesis, pytest-xdist and other plugins for async tests."""
 
 import importlib.util
+import pathlib
+import re
 
 import hypothesis  # noqa: F401  here: else each run in this process would import it anew
 import pytest
 
 from tests.plugin import LEAN, run
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.no_leak_check  # a run of pytest keeps things
@@ -223,3 +227,18 @@ def test_anyio(pytester, mode):
         """,
         passed=3,
     )
+
+
+def test_the_files_of_the_guide(pytester, monkeypatch):
+    """docs/testing.md: its `py` blocks are test files, its `console` block what pytest says."""
+    monkeypatch.setenv("COLUMNS", "80")
+    page = (ROOT / "docs" / "testing.md").read_text()
+    files = re.findall(r"^```py\n# (\w+\.py)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(files) == page.count("```py\n") == 5
+    for name, text in files:
+        (pytester.path / name).write_text(f"# {name}\n{text}")
+    result = pytester.runpytest_inprocess(*LEAN)
+    result.assert_outcomes(passed=5, failed=2)
+    (shown,) = re.findall(r"^```console\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    output = str(result.stdout).replace(f"{pytester.path}/", "")
+    assert shown in re.sub(r" +$", "", output, flags=re.MULTILINE)
