@@ -45,6 +45,12 @@ static PyMethodDef module_methods[] = {
     {"_executor", (PyCFunction)(void (*)(void))module_py_executor, METH_FASTCALL, executor_doc},
     {"_unseen", module_py_unseen, METH_O, unseen_doc},
     {"_run_main", module_py_run_main, METH_O, run_main_doc},
+    {"_drive", (PyCFunction)(void (*)(void))module_py_drive, METH_FASTCALL, drive_doc},
+    {"_pause", module_py_pause, METH_O, pause_doc},
+    {"_stop", module_py_stop, METH_O, stop_doc},
+    {"_in_group", module_py_in_group, METH_O, in_group_doc},
+    {"_is_innermost", module_py_is_innermost, METH_O, is_innermost_doc},
+    {"_take_errors", module_py_take_errors, METH_O, take_errors_doc},
     {NULL, NULL, 0, NULL},
 };
 

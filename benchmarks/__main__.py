@@ -5,6 +5,7 @@ from benchmarks import (
     bench_every,
     bench_group,
     bench_memory,
+    bench_plugin,
     bench_realtime,
     bench_spawn,
     bench_switch,
@@ -26,6 +27,7 @@ if __name__ == "__main__":
             *bench_cancel.WORKLOADS,
             *bench_trace.WORKLOADS,
             *bench_memory.WORKLOADS,
+            *bench_plugin.WORKLOADS,
             *bench_realtime.WORKLOADS,
         ]
     )

@@ -112,7 +112,7 @@ def jumping_loop() -> Any:
 class Uvloop(Asyncio):
     name = "uvloop"
     about: ClassVar = {}
-    lacks: ClassVar = {"virtual time": "no virtual clock"}
+    lacks: ClassVar = {"virtual time": "no virtual clock", "pytest": "as asyncio"}
     release = None
 
     def __init__(self, virtual: bool = False) -> None:
@@ -133,6 +133,7 @@ class Trio(Peer):
         "groups": "a nursery",
         "cancellation": "the nursery's scope",
     }
+    lacks: ClassVar = {"pytest": "its plugin is not measured"}
 
     def __init__(self, virtual: bool = False) -> None:
         import trio
@@ -161,6 +162,7 @@ class Curio(Peer):
     about: ClassVar = {"timeouts": "timeout_after()"}
     lacks: ClassVar = {
         "virtual time": "no virtual clock",
+        "pytest": "no plugin of its own",
         "cancellation": "one after the other, each waited for, quadratic in the number",
     }
 
@@ -186,7 +188,7 @@ class Gevent(Peer):
     name = "gevent"
     style = "call"
     about: ClassVar = {"groups": "pool.Group", "cancellation": "Group.kill()"}
-    lacks: ClassVar = {"virtual time": "no virtual clock"}
+    lacks: ClassVar = {"virtual time": "no virtual clock", "pytest": "no plugin, nor need of one"}
 
     def __init__(self, virtual: bool = False) -> None:
         import gevent
@@ -206,6 +208,7 @@ class Simpy(Peer):
     name = "simpy"
     style = "yield"
     lacks: ClassVar = {
+        "pytest": "no plugin, nor need of one",
         "real time": "a simulator: a timeout runs from the last event, not from now",
         "timeouts": "no block with a limit",
         "groups": "no groups",
@@ -231,6 +234,7 @@ class Plain(Peer):
     about: ClassVar = {"virtual time": "a virtual now"}
     lacks: ClassVar = {
         "tasks": "no tasks that could be joined",
+        "pytest": "no plugin",
         "timeouts": "no timeouts",
         "groups": "no groups",
         "cancellation": "no cancellation",

@@ -129,7 +129,7 @@ loop_py_run_until(PyObject *op, PyObject *obj)
     }
     PyObject *result = NULL;
     Py_INCREF(loop);  /* whatever runs may drop the caller's */
-    int how = loop_run_until(loop, when, task);
+    int how = loop_run_to(loop, task != NULL ? GOAL_TASK : GOAL_TIME, when, task, UINT64_MAX);
     if (how > 0 && loop->stalled) {
         raise_deadlock(loop);
     }

@@ -285,6 +285,7 @@ enum loop_goal {
     GOAL_TIME,  /* the clock's limit */
     GOAL_TASK,  /* the end of a task */
     GOAL_PASS,  /* the end of one pass, without waiting */
+    GOAL_PAUSE, /* _pause(), or else the clock's limit */
 };
 
 /* The thread of watchdog.h; the atomic fields are read there without the GIL. */
@@ -315,6 +316,7 @@ struct LoopObject {
     uint8_t abandoned;      /* it came twice, or cleanup cannot go on: stop right away */
     uint8_t idling;         /* inside the idle wait, without the GIL */
     uint8_t stalled;        /* a task is waited for, and nothing can ever wake one */
+    uint8_t paused;         /* the loop is to be suspended after this pass */
     uint8_t wall_is_system; /* now() is the system's wall clock */
     uint8_t debug;          /* each task remembers where it was made; slow steps are logged */
     struct clock clock;

@@ -226,4 +226,136 @@ module_py_run_main(PyObject *module, PyObject *op)
     return result;
 }
 
+PyDoc_STRVAR(drive_doc,
+"_drive($module, loop, limit=inf, passes=inf, /)\n--\n\n"
+"Run until something in the loop calls _pause(), and suspend the loop: return True. Or\n"
+"until loop time is `limit`, or after so many passes: False. Otherwise as run_until(task).\n");
+
+static PyObject *
+module_py_drive(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    int64_t limit = TIME_FOREVER;
+    uint64_t passes = UINT64_MAX;
+    int is_number = 1;
+    if (n_args < 1 || n_args > 3) {
+        PyErr_SetString(PyExc_TypeError, "_drive() takes a loop, a time and a number of passes");
+        return NULL;
+    }
+    LoopObject *loop = need_loop(module, "_drive()", args[0]);
+    if (loop == NULL
+        || (n_args > 1 && ns_from_number("_drive()", args[1], &limit, &is_number) < 0)) {
+        return NULL;
+    }
+    if (!is_number) {
+        raise_about(PyExc_TypeError, "%s takes a loop time in seconds, not %U%s", "_drive()",
+                    args[1], "");
+        return NULL;
+    }
+    if (n_args > 2) {
+        passes = PyLong_AsUnsignedLongLong(args[2]);
+        if (PyErr_Occurred()) {
+            return NULL;
+        }
+    }
+    if (loop_check_runnable(loop, "_drive()") < 0) {
+        return NULL;
+    }
+    PyObject *paused = NULL;
+    int64_t now = clock_now(&loop->clock);
+    Py_INCREF(loop);
+    int how = loop_run_to(loop, GOAL_PAUSE, limit > now ? limit : now, NULL, passes);
+    if (how > 0 && loop->stalled) {
+        raise_deadlock(loop);
+    }
+    else if (how >= 0) {
+        paused = PyBool_FromLong(how > 0 && loop->paused);
+    }
+    Py_DECREF(loop);
+    return paused;
+}
+
+PyDoc_STRVAR(pause_doc,
+"_pause($module, loop, /)\n--\n\n"
+"Have _drive() return after this pass, and return True; False if the run is ending, so that\n"
+"nobody will drive the loop on.\n");
+
+static PyObject *
+module_py_pause(PyObject *module, PyObject *op)
+{
+    LoopObject *loop = need_loop(module, "_pause()", op);
+    if (loop == NULL) {
+        return NULL;
+    }
+    loop->paused = 1;
+    return PyBool_FromLong(loop->phase <= LOOP_RUNNING);
+}
+
+PyDoc_STRVAR(stop_doc,
+"_stop($module, loop, /)\n--\n\n"
+"As loop.close(), but no coroutine gets another await: what is left is closed.\n");
+
+static PyObject *
+module_py_stop(PyObject *module, PyObject *op)
+{
+    LoopObject *loop = need_loop(module, "_stop()", op);
+    if (loop == NULL || loop_check_runnable(loop, "_stop()") < 0) {
+        return NULL;
+    }
+    Py_INCREF(loop);
+    PyObject *none = loop_stop(loop);
+    Py_DECREF(loop);
+    return none;
+}
+
+PyDoc_STRVAR(in_group_doc,
+"_in_group($module, task, /)\n--\n\n"
+"Whether a task that has not finished belongs to a TaskGroup, which sees to its end.\n");
+
+static PyObject *
+module_py_in_group(PyObject *module, PyObject *op)
+{
+    ModuleState *state = PyModule_GetState(module);
+    if (need_type("_in_group()", state->TaskType, op) < 0) {
+        return NULL;
+    }
+    ScopeObject *base = task_base_scope((TaskObject *)op);
+    return PyBool_FromLong(base != NULL && base->group != NULL);
+}
+
+PyDoc_STRVAR(is_innermost_doc,
+"_is_innermost($module, scope, /)\n--\n\n"
+"Whether the task that has entered a scope has entered no other inside of it.\n");
+
+static PyObject *
+module_py_is_innermost(PyObject *module, PyObject *op)
+{
+    ModuleState *state = PyModule_GetState(module);
+    if (need_type("_is_innermost()", state->ScopeType, op) < 0) {
+        return NULL;
+    }
+    ScopeObject *scope = (ScopeObject *)op;
+    return PyBool_FromLong(scope->task != NULL && scope->task->scope == scope);
+}
+
+PyDoc_STRVAR(take_errors_doc,
+"_take_errors($module, loop, /)\n--\n\n"
+"What the run of a suspended loop would raise in the end: failures of tasks that are gone\n"
+"and that nobody has seen. It will not raise them any more.\n");
+
+static PyObject *
+module_py_take_errors(PyObject *module, PyObject *op)
+{
+    LoopObject *loop = need_loop(module, "_take_errors()", op);
+    if (loop == NULL) {
+        return NULL;
+    }
+    PyObject *fresh = PyList_New(0);
+    if (fresh == NULL || loop->errors == NULL) {
+        return fresh;
+    }
+    PyObject *errors = loop->errors;
+    loop->errors = fresh;
+    return errors;
+}
+
 #endif /* SLEEPLOOP_PRIVATE_H */

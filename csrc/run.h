@@ -249,11 +249,33 @@ loop_close(LoopObject *loop)
     return loop_end(loop, &outside, 0);
 }
 
+/* The clock stands at its limit, what is due has run, and the next thing is another time's.
+ * At a finite speed time does not wait for that: see loop_drive_to(). */
+static int
+loop_limit_reached(LoopObject *loop)
+{
+    int64_t when;
+    return loop->ready_len == 0 && loop->calls == NULL
+           && clock_now(&loop->clock) >= loop->clock.limit
+           && (!timeq_next(&loop->timers, &when) || when > loop->clock.limit);
+}
+
+/* Closes what there is, without another await. */
+static PyObject *
+loop_stop(LoopObject *loop)
+{
+    struct outside outside;
+    if (loop_enter(loop, &outside) < 0) {
+        return NULL;
+    }
+    loop->abandoned = 1;
+    return loop_end(loop, &outside, 0);
+}
+
 /* Whether a call is to return before the next pass. */
 static int
 loop_goal_reached(LoopObject *loop, const TaskObject *task)
 {
-    int64_t when;
     if (loop->phase != LOOP_RUNNING || loop->abandoned || loop->stalled) {
         return 1;
     }
@@ -261,43 +283,43 @@ loop_goal_reached(LoopObject *loop, const TaskObject *task)
     case GOAL_TASK:
         return task_done(task);
     case GOAL_TIME:
-        /* What is due has run, and the next thing is another time's. At a finite speed time
-         * does not wait for that: see loop_drive_to(). */
-        return loop->ready_len == 0 && loop->calls == NULL
-               && clock_now(&loop->clock) >= loop->clock.limit
-               && (!timeq_next(&loop->timers, &when) || when > loop->clock.limit);
+        return loop_limit_reached(loop);
+    case GOAL_PAUSE:
+        return loop->paused || loop_limit_reached(loop);
     default:
         return 0;
     }
 }
 
-/* Passes until the goal is reached or the run has to end. task: for GOAL_TASK. */
+/* Passes until the goal is reached, the run has to end, or there have been that many. task:
+ * for GOAL_TASK. */
 static void
-loop_drive_to(LoopObject *loop, enum loop_goal goal, const TaskObject *task)
+loop_drive_to(LoopObject *loop, enum loop_goal goal, const TaskObject *task, uint64_t passes)
 {
-    int last = 0;
     loop->goal = goal;
-    loop->stalled = 0;
-    while (!last && !loop_goal_reached(loop, task)) {
-        last = goal == GOAL_PASS
-               || (goal == GOAL_TIME && loop->clock.mode != CLOCK_VIRTUAL
-                   && clock_now(&loop->clock) >= loop->clock.limit);
+    loop->stalled = loop->paused = 0;
+    for (; passes > 0 && !loop_goal_reached(loop, task); passes--) {
+        if (loop->clock.limit != TIME_FOREVER && loop->clock.mode != CLOCK_VIRTUAL
+            && clock_now(&loop->clock) >= loop->clock.limit) {
+            passes = 1;
+        }
         loop_pass(loop);
     }
 }
 
-/* Drives the loop until its time is `when`, or, if task is not NULL, until that is done.
+/* Drives the loop to the goal, but not beyond the time `when`, and for at most so many passes.
  * Then it is suspended: returns 1. If the run had to end meanwhile it has done so: -1 with its
  * error set, or 0 if there was none. */
 static int
-loop_run_until(LoopObject *loop, int64_t when, const TaskObject *task)
+loop_run_to(LoopObject *loop, enum loop_goal goal, int64_t when, const TaskObject *task,
+            uint64_t passes)
 {
     struct outside outside;
     if (loop_enter(loop, &outside) < 0) {
         return -1;
     }
     loop->clock.limit = when;
-    loop_drive_to(loop, task != NULL ? GOAL_TASK : GOAL_TIME, task);
+    loop_drive_to(loop, goal, task, passes);
     if (loop->phase != LOOP_RUNNING || loop->abandoned) {
         PyObject *none = loop_end(loop, &outside, 0);
         Py_XDECREF(none);
@@ -318,7 +340,7 @@ loop_step(LoopObject *loop)
     }
     uint64_t before = loop->wakeups;
     int active = loop->ready_len > 0 || loop->calls != NULL;
-    loop_drive_to(loop, GOAL_PASS, NULL);
+    loop_drive_to(loop, GOAL_PASS, NULL, 1);
     active = active || loop->wakeups != before;
     if (loop->phase != LOOP_RUNNING || loop->abandoned) {
         PyObject *none = loop_end(loop, &outside, 0);

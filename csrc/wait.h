@@ -105,7 +105,8 @@ loop_stall(LoopObject *loop)
     switch (loop_may_be_woken(loop)) {
     case 0:
         if (loop->ready_len == 0 && loop->calls == NULL) {  /* still: that was Python code */
-            if (loop->goal == GOAL_TASK && loop->phase == LOOP_RUNNING) {
+            if ((loop->goal == GOAL_TASK || loop->goal == GOAL_PAUSE)
+                && loop->phase == LOOP_RUNNING) {
                 loop->stalled = 1;
             }
             else {
@@ -114,7 +115,7 @@ loop_stall(LoopObject *loop)
         }
         break;
     case 1:
-        loop_wait(loop, TIME_FOREVER);
+        loop_wait(loop, clock_real_deadline(&loop->clock, loop->clock.limit));
         break;
     default:
         loop_take_fatal_error(loop);
@@ -141,8 +142,8 @@ loop_idle(LoopObject *loop)
     if (!timeq_next(&loop->timers, &when)) {
         when = TIME_FOREVER;
     }
-    if (when > loop->clock.limit) {
-        when = loop->clock.limit;
+    if (when > loop->clock.limit && (when != TIME_FOREVER || loop->goal == GOAL_TIME)) {
+        when = loop->clock.limit;  /* without a timer, a pause that is waited for never comes */
     }
     if (loop->clock.mode == CLOCK_VIRTUAL && loop->threads == 0 && when != TIME_FOREVER) {
         clock_jump(&loop->clock, when);

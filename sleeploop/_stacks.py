@@ -6,7 +6,8 @@ import gc
 import os
 import sys
 import traceback
-from types import AsyncGeneratorType, FrameType
+from collections.abc import Iterator
+from types import AsyncGeneratorType, FrameType, TracebackType
 from typing import Any
 
 PACKAGE = os.path.dirname(__file__) + os.sep  # what the names of our own files begin with
@@ -45,18 +46,32 @@ def _frame(link: Any) -> FrameType | None:
     return None
 
 
-def innermost(coro: Any) -> str | None:
-    """The innermost line of the user's own code that a coroutine is at: file:line in function."""
-    found = None
+def _frames(coro: Any) -> Iterator[FrameType]:
+    """Where a coroutine is in the user's own code, the innermost frame last."""
     link = coro
     for _ in range(_DEEPEST):
         if link is None:
             break
         frame = _frame(link)
         if frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
-            code = frame.f_code
-            found = f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
+            yield frame
         link = _next(link)
+
+
+def innermost(coro: Any) -> str | None:
+    """The innermost line of the user's own code that a coroutine is at: file:line in function."""
+    found = None
+    for frame in _frames(coro):
+        code = frame.f_code
+        found = f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
+    return found
+
+
+def traceback_of(coro: Any) -> TracebackType | None:
+    """The traceback that an exception would have which a suspended coroutine raised now."""
+    found = None
+    for frame in reversed(list(_frames(coro))):
+        found = TracebackType(found, frame, frame.f_lasti, frame.f_lineno)
     return found
 
 

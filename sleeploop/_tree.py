@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from _sleeploop import SleepingLoop, _task_tree, current_loop
@@ -13,7 +13,7 @@ from sleeploop._stacks import innermost
 _MOST = 50  # tasks of a report of a deadlock
 
 
-def _seconds(time: float) -> str:
+def seconds(time: float) -> str:
     return f"{round(time, 3)!r} s"  # in real time nobody reads nanoseconds
 
 
@@ -21,9 +21,9 @@ def _line(task: Any, deadline: float) -> str:
     """One task: `Task 'name' function: what it does, since when, until when, where`."""
     parts = [repr(task)[1:-1]]
     if task.waiting_since is not None:
-        parts.append(f"since {_seconds(task.waiting_since)}")
+        parts.append(f"since {seconds(task.waiting_since)}")
     if -math.inf < deadline < math.inf:
-        parts.append(f"deadline {_seconds(deadline)}")
+        parts.append(f"deadline {seconds(deadline)}")
     line = innermost(task.coro)
     if line is not None:
         parts.append(f"at {line}")
@@ -33,15 +33,21 @@ def _line(task: Any, deadline: float) -> str:
     return ", ".join(parts)
 
 
-def lines(loop: SleepingLoop, most: float = math.inf) -> Iterator[str]:
-    """A line for each task that has not finished, children indented below their parents."""
+def lines(
+    loop: SleepingLoop, most: float = math.inf, of: Container[Any] | None = None
+) -> Iterator[str]:
+    """A line for each task that has not finished, children indented below their parents.
+
+    of: only these tasks and their children.
+    """
     rows = _task_tree(loop)
     numbers = {number for _, number, _, _ in rows}
+    tops = {row[1] for row in rows if row[2] not in numbers or (of is not None and row[0] in of)}
     children: dict[int, list[Any]] = {}
     for row in reversed(rows):
-        children.setdefault(row[2] if row[2] in numbers else 0, []).append(row)
+        children.setdefault(0 if row[1] in tops else row[2], []).append(row)
     # Without recursion, since a task can be the child of a child of 20,000 others.
-    pending = [(row, 0) for row in children.get(0, ())]
+    pending = [(row, 0) for row in children.get(0, ()) if of is None or row[0] in of]
     shown = 0
     while pending:
         if shown >= most:

@@ -128,7 +128,7 @@ def test_wheel_is_the_extension_and_the_package(built: tuple[Path, Path]) -> Non
     content = {name for name in packed if not name.startswith(f"{NAME}.dist-info/")}
     extensions = {name for name in content if re.fullmatch(r"_sleeploop\.[\w.-]+\.so", name)}
     assert len(extensions) == 1
-    assert content - extensions == matching("sleeploop/*")
+    assert content - extensions == matching("sleeploop/*") | {"_sleeploop_pytest.py"}
     assert "sleeploop/py.typed" in content
 
 
@@ -156,7 +156,8 @@ print(sleeploop.run(nap(), speed=float("inf")).total_seconds())
 def test_nothing_is_needed_at_run_time() -> None:
     assert PROJECT["dependencies"] == []
     imported = set()
-    for name in matching("sleeploop/*.py"):
+    plugin = {"sleeploop/pytest_plugin.py", "sleeploop/_runner.py"}  # pytest is there when it loads
+    for name in matching("sleeploop/*.py") - plugin:
         for node in ast.walk(ast.parse((ROOT / name).read_text())):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}

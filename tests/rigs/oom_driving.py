@@ -8,6 +8,8 @@ import math
 import warnings
 from datetime import datetime
 
+from _sleeploop import _drive, _pause, _stop, _take_errors
+
 import sleeploop
 from sleeploop import SleepingLoop
 
@@ -113,3 +115,37 @@ def speeds() -> None:
 async def late() -> None:
     for _ in range(3):
         await sleeploop.sleep(1)
+
+
+async def pauses(loop: SleepingLoop) -> None:
+    await sleeploop.sleep(1)
+    _pause(loop)
+    await sleeploop.sleep(1)
+
+
+async def fails() -> None:
+    raise LookupError
+
+
+async def drops_a_failure() -> None:
+    sleeploop.create_task(fails())
+    await sleeploop.sleep(1)
+
+
+@scenario
+def driven_by_the_private_functions() -> None:
+    loop = SleepingLoop(speed=math.inf)
+    task = loop.create_task(pauses(loop))
+    with contextlib.suppress(sleeploop.DeadlockError):
+        assert _drive(loop) is True
+    if task.done():
+        task.result()  # what kept it from pausing
+    assert _drive(loop, 1.5, 10) is False
+    loop.create_task(forever())
+    raises(sleeploop.DeadlockError, _drive, loop)
+    _stop(loop)
+    loop = SleepingLoop(speed=math.inf)
+    loop.run_until(loop.create_task(drops_a_failure()))
+    errors = _take_errors(loop)
+    assert [type(error) for error in errors] == [LookupError]
+    loop.close()

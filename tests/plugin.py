@@ -1,0 +1,27 @@
+"""How the tests of the pytest plugin run pytest, in this process."""
+
+import textwrap
+
+import pytest
+
+import sleeploop.pytest_plugin  # noqa: F401  here: else each run in this process would import it anew
+
+# Other plugins take most of the time of such a run.
+LEAN = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist")
+
+HEADER = """
+import math
+import pytest
+import sleeploop
+from sleeploop import *
+
+MARK = pytest.mark.sleeploop
+"""
+
+
+def run(pytester: pytest.Pytester, source: str, *args: str, **outcomes: int) -> pytest.RunResult:
+    """Run a test file of that source, and see that it comes out like that."""
+    pytester.makepyfile(HEADER + textwrap.dedent(source))
+    result = pytester.runpytest_inprocess(*LEAN, *args)
+    result.assert_outcomes(**outcomes)
+    return result

@@ -1,0 +1,397 @@
+"""The pytest plugin: deadlocks, limits, leftovers, failures nobody saw."""
+
+import pytest
+
+from tests.plugin import run
+
+pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.no_leak_check  # a run of pytest keeps things
+
+
+def test_a_deadlock_is_shown_where_it_is(pytester):
+    result = run(
+        pytester,
+        """
+        @pytest.fixture
+        async def log():
+            yield
+            await sleep(1)
+            print("fixture cleaned up")
+
+        async def wait():
+            try:
+                await sleep_forever()
+            finally:
+                await checkpoint()
+
+        @MARK
+        async def test(log):
+            await sleep(5)
+            try:
+                await wait()
+            finally:
+                with CancelScope(shield=True):
+                    await sleep(1)
+                print("cleaned up at", current_loop().time())
+        """,
+        "-s",
+        failed=1,
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "*cleaned up at 6.0",
+            "*fixture cleaned up",
+            ">   *await wait()",
+            ">   *await sleep_forever()",
+            "E   *DeadlockError: every task waits for something that cannot happen any more:",
+            "E   *Task 'test' test: sleeping until cancelled, since 5.0 s, at *.py:* in wait",
+        ]
+    )
+
+
+def test_the_limit(pytester):
+    pytester.makeini("[pytest]\nsleeploop_timeout = 3600")
+    result = run(
+        pytester,
+        """
+        async def beat():
+            while True:
+                await sleep(60)
+
+        @MARK
+        async def test_ini():
+            async with TaskGroup() as group:
+                group.create_task(beat(), name="beat")
+
+        @MARK(timeout=5)
+        async def test_just_in_time():
+            await sleep(5)
+
+        @MARK(timeout=5)
+        async def test_late():
+            try:
+                await sleep(5.5)
+            except CancelledError as error:
+                assert "limit" in str(error)
+
+        @MARK(timeout=0)
+        async def test_none():
+            await sleep(10 ** 9)
+
+        @MARK(timeout=0.25, speed=10)
+        async def test_at_another_speed():
+            await sleep(60)
+
+        @MARK(timeout=0.25, speed=10)
+        async def test_forever():
+            await sleep_forever()
+        """,
+        passed=2,
+        failed=4,
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "> *TaskGroup() as group:",
+            "E *Failed: test_ini was still running after 3600.0 s of loop time, its limit *:",
+            "E *Task 'test_ini' test_ini: waiting for the 1 task of its TaskGroup, since 0.0 s*",
+            "E *  Task 'beat' beat: sleeping until 3660.0 s*",
+            "E *test_late was still running after 5.0 s*",
+            "E *test_at_another_speed was still running after 0.25 s*",
+            "E *test_forever was still running after 0.25 s*",
+        ]
+    )
+
+
+def test_there_is_a_limit_by_default(pytester):
+    result = run(
+        pytester,
+        """
+        @MARK
+        async def test():
+            while True:
+                await sleep(3600)
+        """,
+        failed=1,
+    )
+    result.stdout.fnmatch_lines("*still running after 2592000.0 s of loop time*")
+
+
+def test_those_who_do_not_end(pytester):
+    result = run(
+        pytester,
+        """
+        kept = []
+
+        async def swallow():
+            while True:
+                try:
+                    await sleep(1)
+                except CancelledError:
+                    pass
+
+        @pytest.fixture
+        async def log():
+            try:
+                yield
+            finally:
+                print("closed")
+
+        @MARK(timeout=5)
+        async def test_swallows(log):
+            await swallow()
+
+        @MARK(timeout=5)
+        async def test_shields():
+            with CancelScope(shield=True):
+                while True:
+                    await sleep(1)
+
+        @MARK
+        async def test_deadlocks():
+            with CancelScope(shield=True):
+                await sleep_forever()
+
+        @MARK
+        async def test_leaves():
+            create_task(swallow())
+
+        @MARK
+        async def test_daemon():
+            create_task(swallow(), daemon=True)
+            await sleep(1)
+
+        @MARK
+        async def test_goes_on():
+            await sleep(1)
+        """,
+        "-s",
+        passed=2,
+        failed=4,
+        errors=1,
+    )
+    text = str(result.stdout)
+    assert text.count("did not end when it was cancelled, and the loop had to be closed") == 5
+    assert text.count("closed\n") == 1
+
+
+def test_nothing_runs_on_a_loop_that_had_to_be_closed(pytester):
+    result = run(
+        pytester,
+        """
+        @pytest.fixture(scope="session")
+        async def wide(): yield
+
+        @MARK
+        async def test_stuck(wide):
+            with CancelScope(shield=True):
+                await sleep_forever()
+
+        @MARK
+        async def test_next(wide): pass
+        """,
+        failed=2,
+    )
+    result.stdout.fnmatch_lines("test_next cannot run on its loop: *did not end when *")
+
+
+def test_leftovers(pytester):
+    result = run(
+        pytester,
+        """
+        cleaned = []
+
+        async def wait():
+            try:
+                await sleep_forever()
+            finally:
+                cleaned.append(1)
+
+        async def parent():
+            async with TaskGroup() as group:
+                group.create_task(wait(), name="child")
+
+        @MARK
+        async def test_two():
+            create_task(wait(), name="a")
+            create_task(parent(), name="b")
+            await sleep(1)
+
+        @MARK
+        async def test_they_were_cancelled():
+            assert len(cleaned) == 2
+
+        @MARK
+        async def test_daemons_may_stay():
+            create_task(wait(), daemon=True)
+
+        @MARK
+        async def test_what_is_just_ending():
+            tasks = [create_task(wait()) for _ in range(3)]
+            await sleep(1)
+            for task in tasks:
+                task.cancel()
+            create_task(sleep(0))
+
+        @MARK
+        async def test_failed_anyway():
+            create_task(wait(), name="c")
+            await sleep(1)
+            assert False
+        """,
+        passed=3,
+        failed=2,
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "test_two left 2 tasks running:",
+            "  Task 'a' wait: sleeping until cancelled, since 0.0 s, at *",
+            "  Task 'b' parent: waiting for the 1 task of its TaskGroup, since 0.0 s, at *",
+            "    Task 'child' wait: sleeping until cancelled, since 0.0 s, at *",
+            "> *assert False",
+            "*test_failed_anyway left 1 task running:*",
+        ]
+    )
+
+
+def test_a_failure_that_nobody_has_seen(pytester):
+    result = run(
+        pytester,
+        """
+        async def fail(text):
+            await sleep(1)
+            raise ValueError(text)
+
+        kept = []
+
+        @pytest.fixture
+        async def failing():
+            return create_task(fail("of the fixture"))
+
+        @MARK
+        async def test_kept():
+            kept.append(create_task(fail("kept")))
+            await sleep(5)
+
+        @MARK
+        async def test_dropped():
+            create_task(fail("dropped"))
+            await sleep(5)
+
+        @MARK
+        async def test_seen(failing):
+            with pytest.raises(ValueError):
+                await failing
+
+        @MARK
+        async def test_unseen(failing):
+            await sleep(5)
+
+        @MARK
+        async def test_group():
+            create_task(fail("beside"))
+            await sleep(5)
+            raise KeyError("of the test")
+
+        @MARK
+        async def test_skipped():
+            create_task(fail("before the skip"))
+            await sleep(5)
+            pytest.skip("no")
+        """,
+        passed=1,
+        failed=5,
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "E *ValueError: kept",
+            "E *ValueError: dropped",
+            "E *ValueError: of the fixture",
+            "*ExceptionGroup: 2 errors (2 sub-exceptions)",
+            "*KeyError: 'of the test'",
+            "*ValueError: beside",
+            "*ValueError: before the skip",
+        ]
+    )
+
+
+def test_what_ends_the_run_ends_the_test(pytester):
+    result = run(
+        pytester,
+        """
+        import time
+
+        @pytest.fixture
+        async def log():
+            yield
+            print("cleaned up")
+
+        async def give_up():
+            pytest.fail("in a task")
+
+        @MARK
+        async def test_fails_in_a_task(log):
+            create_task(give_up())
+            await sleep(5)
+
+        @MARK(strict=0.5, speed=1000)
+        async def test_lags(log):
+            create_task(sleep(0.5), daemon=True)
+            await sleep(0)
+            time.sleep(0.01)
+            await sleep(5)
+        """,
+        "-s",
+        failed=2,
+    )
+    result.stdout.fnmatch_lines(["E *Failed: in a task", "*LagError: the loop is *"])
+    assert str(result.stdout).count("cleaned up") >= 2
+
+
+def test_an_async_generator_left_open_is_closed(pytester):
+    run(
+        pytester,
+        """
+        log = []
+
+        async def numbers():
+            try:
+                yield 1
+            finally:
+                await sleep(1)
+                log.append("closed")
+
+        @MARK
+        async def test():
+            global kept
+            kept = numbers()
+            await anext(kept)
+
+        def test_then():
+            assert log == ["closed"]
+        """,
+        passed=2,
+    )
+
+
+def test_a_daemon_that_fails_at_the_end_is_logged(pytester):
+    run(
+        pytester,
+        """
+        async def fail_at_the_end():
+            try:
+                await sleep_forever()
+            finally:
+                raise ValueError("at the end")
+
+        @MARK
+        async def test():
+            create_task(fail_at_the_end(), daemon=True)
+            await sleep(1)
+
+        @pytest.fixture
+        def log(caplog):
+            yield
+            assert "at the end" in caplog.text
+        """,
+        passed=1,
+    )
