@@ -6,8 +6,14 @@ import pytest
 
 import sleeploop.pytest_plugin  # noqa: F401  here: else each run in this process would import it anew
 
-# Other plugins take most of the time of such a run.
-LEAN = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist")
+
+def lean(*beside: str) -> tuple[str, ...]:
+    """Arguments that leave out all plugins but those: they take most of the time of such a run."""
+    others = ("cacheprovider", "hypothesispytest", "xdist", "asyncio", "anyio")
+    return tuple(f"-pno:{name}" for name in others if name not in beside)
+
+
+LEAN = lean()
 
 HEADER = """
 import math
@@ -19,9 +25,15 @@ MARK = pytest.mark.sleeploop
 """
 
 
-def run(pytester: pytest.Pytester, source: str, *args: str, **outcomes: int) -> pytest.RunResult:
+def run(
+    pytester: pytest.Pytester,
+    source: str,
+    *args: str,
+    beside: tuple[str, ...] = (),
+    **outcomes: int,
+) -> pytest.RunResult:
     """Run a test file of that source, and see that it comes out like that."""
     pytester.makepyfile(HEADER + textwrap.dedent(source))
-    result = pytester.runpytest_inprocess(*LEAN, *args)
+    result = pytester.runpytest_inprocess(*lean(*beside), *args)
     result.assert_outcomes(**outcomes)
     return result

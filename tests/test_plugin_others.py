@@ -7,7 +7,7 @@ import re
 import hypothesis  # noqa: F401  here: else each run in this process would import it anew
 import pytest
 
-from tests.plugin import LEAN, run
+from tests.plugin import LEAN, lean, run
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -106,9 +106,7 @@ def test_xdist(pytester):
             assert n != 3
         """
     )
-    lean = [word for word in LEAN if word != "no:xdist"]
-    del lean[-1:]  # its -p
-    result = pytester.runpytest_subprocess(*lean, "-n", "2")
+    result = pytester.runpytest_subprocess(*lean("xdist"), "-n", "2")
     result.assert_outcomes(passed=5, failed=1)
 
 
@@ -172,7 +170,7 @@ def test_pytest_asyncio(pytester, mode):
             assert ours is current_loop() and ours.time() == 5
         """,
         "-o", f"asyncio_mode={mode}", "-o", "asyncio_default_fixture_loop_scope=function",
-        passed=2,
+        beside=("asyncio",), passed=2,
     )  # fmt: skip
 
 
@@ -192,7 +190,7 @@ def test_both_in_auto_mode(pytester):
             assert current_loop().time() == 0
         """,
         "-o", "asyncio_mode=strict", "-o", "asyncio_default_fixture_loop_scope=function",
-        passed=2,
+        beside=("asyncio",), passed=2,
     )  # fmt: skip
 
 
@@ -225,6 +223,7 @@ def test_anyio(pytester, mode):
         async def test_ours(value):
             assert value == 5 and current_loop()
         """,
+        beside=("anyio",),
         passed=3,
     )
 
