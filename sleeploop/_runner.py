@@ -158,7 +158,7 @@ class Piece:
 class Runner:
     def __init__(self, loop: SleepingLoop) -> None:
         self.loop = loop
-        self.open: list[AsyncGenerator[Any, Any]] = []  # fixtures that wait behind their yield
+        self.open: list[tuple[Owner, AsyncGenerator[Any, Any]]] = []  # fixtures at their yield
         self.busy = False
         self.over = ""  # why the loop has been closed, if it has
         self.errors: list[BaseException] = []  # of the end of the loop, to be raised by close()
@@ -185,12 +185,11 @@ class Runner:
     async def _unwind(self) -> None:
         """The run ends: so do the fixtures, while they can."""
         while self.open:
-            try:
-                await advance(self.open.pop())
-            except CancelledError:
-                pass
-            except Exception as error:
-                self.errors.append(error)
+            owner, generator = self.open.pop()
+            piece = Piece(advance(generator), owner)
+            await piece.do()
+            if piece.error is not None and not isinstance(piece.error, CancelledError):
+                self.errors.append(piece.error)
 
     # ---- outside -------------------------------------------------------------------------------
 
@@ -248,7 +247,7 @@ class Runner:
         except BaseException as error:
             why.append(bared(error))
         while self.open:
-            why += close_now(self.open.pop())
+            why += close_now(self.open.pop()[1])
         return False
 
     def run(

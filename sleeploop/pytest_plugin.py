@@ -11,6 +11,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Generator, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -67,9 +68,9 @@ def arguments_of(item: pytest.Function) -> dict[str, Any]:
 
 
 def limit_from(seconds: Any) -> float:
-    """A number of seconds; 0: none."""
+    """A number of seconds, or a timedelta; 0: none."""
     try:
-        limit = float(seconds)
+        limit = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
         valid = limit >= 0 and not isinstance(seconds, str)
     except (TypeError, ValueError):
         valid = False
@@ -266,10 +267,10 @@ class Plugin:
             value = step(final=False)
             if value is NOTHING:
                 raise failure(f"the fixture {name} did not yield a value")
-            runner.open.append(made)
+            runner.open.append((owner, made))
             yield value
             if not runner.over:
-                runner.open.remove(made)
+                runner.open.remove((owner, made))
                 if step(final=True) is not NOTHING:
                     raise failure(f"the fixture {name} yields more than once")
 

@@ -54,6 +54,8 @@ def test_the_limit(pytester):
     result = run(
         pytester,
         """
+        from datetime import timedelta
+
         async def beat():
             while True:
                 await sleep(60)
@@ -78,6 +80,10 @@ def test_the_limit(pytester):
         async def test_none():
             await sleep(10 ** 9)
 
+        @MARK(timeout=timedelta(days=366))
+        async def test_a_year():
+            await sleep(timedelta(days=365))
+
         @MARK(timeout=0.25, speed=10)
         async def test_at_another_speed():
             await sleep(60)
@@ -86,7 +92,7 @@ def test_the_limit(pytester):
         async def test_forever():
             await sleep_forever()
         """,
-        passed=2,
+        passed=3,
         failed=4,
     )
     result.stdout.fnmatch_lines(

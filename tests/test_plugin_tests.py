@@ -222,6 +222,22 @@ def test_the_fixture_loop(pytester):
     )
 
 
+def test_threads(pytester):
+    run(
+        pytester,
+        """
+        import time
+
+        @MARK
+        async def test():
+            create_task(sleep(1), daemon=True)
+            await to_thread(time.sleep, 0.01)
+            assert current_loop().time() == 0
+        """,
+        passed=1,
+    )
+
+
 def test_a_failure_nobody_saw_in_the_loop_of_a_plain_test(pytester):
     result = run(
         pytester,
@@ -336,8 +352,9 @@ def test_ctrl_c_ends_the_session_after_cleanup(pytester):
 
         @pytest.fixture(scope="session")
         async def outer():
-            yield
-            print("outer cleaned up")
+            async with TaskGroup():
+                yield
+                print("outer cleaned up")
 
         @pytest.fixture
         async def inner(outer):
@@ -366,6 +383,8 @@ def test_ctrl_c_ends_the_session_after_cleanup(pytester):
         ["*test cleaned up", "inner cleaned up", "outer cleaned up", "*KeyboardInterrupt*"]
     )
     result.stdout.no_fnmatch_line("not reached")
+    result.stdout.no_fnmatch_line("*RuntimeError*")
+    assert "Error" not in str(result.stderr)
 
 
 def test_help(pytester):
