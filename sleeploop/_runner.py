@@ -156,11 +156,13 @@ class Piece:
 
 
 class Runner:
+    """A loop and the task in it. After an end of the loop, `over` tells why."""
+
     def __init__(self, loop: SleepingLoop) -> None:
         self.loop = loop
         self.open: list[tuple[Owner, AsyncGenerator[Any, Any]]] = []  # fixtures at their yield
         self.busy = False
-        self.over = ""  # why the loop has been closed, if it has
+        self.over = ""
         self.errors: list[BaseException] = []  # of the end of the loop, to be raised by close()
         self._piece: Piece | None = None
         self._handover: CancelScope | None = None
@@ -325,11 +327,7 @@ class Runner:
         try:
             left = self._tasks_of(owner)
             if left:  # perhaps they are just ending
-                self.busy = True
-                try:
-                    _drive(self.loop, self.loop.time(), SETTLE)
-                finally:
-                    self.busy = False
+                self._drive(0, SETTLE)
                 left = self._tasks_of(owner)
             if left:
                 tree = "\n".join(f"  {line}" for line in lines(self.loop, of=left))
@@ -343,7 +341,6 @@ class Runner:
                     more.append(failure(text))
                 self._cancel(left, f"{owner.name} has ended", more)
         except BaseException as error:
-            self.over = f"it has ended with {error!r:.200}"
             more.append(bared(error))
         if not self.over:
             more += _take_errors(self.loop)
@@ -368,7 +365,7 @@ class Runner:
             if not self.over:
                 # First: close() would start the thread that watches over an end with tasks left.
                 self._hand_over(None)
-                _drive(self.loop, self.loop.time(), SETTLE)
+                self._drive(0, SETTLE)
                 self.over = "it has come to its end"
             self.loop.close()
         except BaseException as error:

@@ -377,7 +377,7 @@ def test_ctrl_c_ends_the_session_after_cleanup(pytester):
             print("not reached")
         """
     )
-    result = pytester.runpytest_subprocess(*LEAN, "-s")
+    result = pytester.runpytest_subprocess(*LEAN, "-s", "-o", "log_cli=true")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(
         ["*test cleaned up", "inner cleaned up", "outer cleaned up", "*KeyboardInterrupt*"]
