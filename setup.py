@@ -20,6 +20,11 @@ compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra"]
 if switched_on("SLEEPLOOP_WERROR"):
     compile_args.append("-Werror")
 
+# Smaller code is the faster here, and functions begin at a cache line: where they would come to lie
+# by chance, each change anywhere made a sleep in virtual time up to 6 % faster or slower.
+if "-O" not in os.environ.get("CFLAGS", ""):
+    compile_args += ["-O2", "-falign-functions=64"]
+
 macros: list[tuple[str, str | None]] = []
 if switched_on("SLEEPLOOP_PORTABLE_IDLE"):
     macros.append(("SLEEPLOOP_PORTABLE_IDLE", "1"))

@@ -89,7 +89,7 @@ args_parse(const char *function, const char *const *names, Py_ssize_t n_position
 
 /* The nearest nanosecond; what lies outside of int64 becomes TIME_FOREVER, or
  * -TIME_FOREVER. A positive time never becomes zero. -1 and ValueError for nan. */
-static int
+static inline int
 ns_from_double(const char *function, double seconds, int64_t *ns)
 {
     if (isnan(seconds)) {
@@ -119,7 +119,7 @@ seconds_object(int64_t ns)
     return PyFloat_FromDouble((double)ns / 1e9);
 }
 
-static int
+static inline int
 ns_from_int(PyObject *number, int64_t *ns)
 {
     int overflow;
@@ -142,7 +142,7 @@ ns_from_int(PyObject *number, int64_t *ns)
 
 /* A number of seconds: int, float, or anything with __index__ or __float__.
  * *is_number is 0, and 0 is returned, if the object is nothing of the kind. */
-static int
+static inline int
 ns_from_number(const char *function, PyObject *number, int64_t *ns, int *is_number)
 {
     *is_number = 1;

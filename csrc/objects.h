@@ -305,8 +305,8 @@ struct LoopObject {
     PyObject_HEAD
     ModuleState *state;     /* borrowed from the module, which the type keeps; may be gone
                                when the interpreter ends, so not for dealloc or clear */
-    PyObject *weakrefs;
-    uint64_t number;        /* no other loop of this interpreter ever has the same; from 1 */
+
+    /* What every pass looks at. */
     enum loop_phase phase;
     enum loop_goal goal;
     uint8_t initialised;    /* 0, LOOP_HALF_MADE or LOOP_MADE */
@@ -319,49 +319,59 @@ struct LoopObject {
     uint8_t paused;         /* the loop is to be suspended after this pass */
     uint8_t wall_is_system; /* now() is the system's wall clock */
     uint8_t debug;          /* each task remembers where it was made; slow steps are logged */
+    PyThreadState *tstate;  /* borrowed: the thread that runs the loop, or NULL */
+    uint64_t tstate_id;     /* of tstate: after a fork another thread may have its address */
+    LoopObject *next_running; /* borrowed: the next loop in the module's list */
+    TaskObject *current;    /* borrowed: the task whose step is under way, or NULL */
     struct clock clock;
-    int64_t wall_origin;    /* loop time 0, in microseconds since 1970 UTC */
     struct timeq timers;
     struct link ready;      /* tasks, borrowed from `live`, first in first out */
-    struct link live;       /* every unfinished task, owned, in order of creation */
-    struct link unseen;     /* failed tasks whose failure nobody has seen, borrowed */
     size_t ready_len;
+    struct link live;       /* every unfinished task, owned, in order of creation */
     size_t live_waited;     /* live tasks that the run waits for: no daemons */
-    size_t live_forever;    /* live tasks in TASK_FOREVER that a signal may yet wake */
-    size_t wall_sleepers;   /* live tasks with TASK_WALL */
-    int64_t wall_lead;      /* by how much the system's wall clock was ahead of loop time when
-                               the first of them was parked; nanoseconds */
-    size_t threads;         /* calls of to_thread() that are under way */
     PyObject *calls;        /* owned list of what call_soon_threadsafe() was given; NULL: nothing */
     struct shuffle *shuffle; /* owned; NULL: first in, first out */
+    struct trace *trace;    /* owned, see trace.h; NULL: not traced */
+    size_t threads;         /* calls of to_thread() that are under way */
+    size_t wall_sleepers;   /* live tasks with TASK_WALL */
     int64_t strict;         /* how far the loop may lag; TIME_FOREVER: as it likes */
     int64_t lag;            /* how late the oldest of the timers was that fired in this pass */
-    PyObject *seed;         /* owned int */
-    PyObject *streams;      /* owned dict: name -> random.Random; NULL: none yet */
-    PyObject *executor;     /* owned: what to_thread() runs things in; NULL: nothing yet */
-    uint32_t next_number;
-    TaskObject *current;    /* borrowed: the task whose step is under way, or NULL */
-    struct trace *trace;    /* owned, see trace.h; NULL: not traced */
+    _Atomic int64_t step_began;  /* monotonic, in a debug run: of the step under way; 0: none */
+    uint64_t steps, wakeups;
+
+    /* Time. */
+    int64_t wall_origin;    /* loop time 0, in microseconds since 1970 UTC */
+    int64_t wall_lead;      /* by how much the system's wall clock was ahead of loop time when
+                               the first of wall_sleepers was parked; nanoseconds */
+    struct lateness late;
+    int64_t real_started, real_idle, real_total; /* monotonic nanoseconds, for stats() */
+
+    /* Tasks, and what the run is about. */
+    uint64_t number;        /* no other loop of this interpreter ever has the same; from 1 */
+    uint32_t next_number;   /* of a task */
     PyObject *roots;        /* owned tuple of the tasks given to the loop */
-    PyObject *errors;       /* owned list of what the run will raise; NULL outside a run */
-    PyObject *unlisted;     /* owned: the first error for which there was no room in it */
     ScopeObject *root;      /* owned: around every task but the loop's own; to cancel it is to
                                end the run */
+    struct link unseen;     /* failed tasks whose failure nobody has seen, borrowed */
+    PyObject *errors;       /* owned list of what the run will raise; NULL outside a run */
+    PyObject *unlisted;     /* owned: the first error for which there was no room in it */
+    size_t live_forever;    /* live tasks in TASK_FOREVER that a signal may yet wake */
     PyObject *asyncgens;    /* owned WeakValueDictionary: serial number -> async generator
                                that was iterated in the run, in that order; NULL: none yet */
     uint64_t next_asyncgen;
+    PyObject *created;      /* owned dict, in a debug run: task's number -> StackSummary */
+    PyObject *weakrefs;
+
+    /* Random numbers. */
+    PyObject *seed;         /* owned int */
+    PyObject *streams;      /* owned dict: name -> random.Random; NULL: none yet */
     uint64_t jitters;       /* how many every() with jitter have begun */
-    uint64_t tstate_id;     /* of tstate: after a fork another thread may have its address */
-    PyThreadState *tstate;  /* borrowed: the thread that runs the loop, or NULL */
-    LoopObject *next_running; /* borrowed: the next loop in the module's list */
+
+    /* Threads, and waiting. */
     struct idle idle;
     unsigned long thread_ident;  /* of the thread that runs the loop */
+    PyObject *executor;     /* owned: what to_thread() runs things in; NULL: nothing yet */
     struct watchdog watchdog;
-    _Atomic int64_t step_began;  /* monotonic, in a debug run: of the step under way; 0: none */
-    PyObject *created;      /* owned dict, in a debug run: task's number -> StackSummary */
-    uint64_t steps, wakeups;
-    struct lateness late;
-    int64_t real_started, real_idle, real_total; /* monotonic nanoseconds, for stats() */
 };
 
 #define WALL_AT_START INT64_MIN  /* wall_origin: the wall clock when the run begins */

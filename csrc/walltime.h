@@ -55,7 +55,7 @@ walltime_init(ModuleState *state)
 
 /* A non-negative time, rounded up to timedelta's microseconds, so that it never
  * looks shorter than it was. */
-static PyObject *
+static inline PyObject *
 timedelta_from_ns(ModuleState *state, int64_t ns)
 {
     int64_t us = ns / NS_PER_US + (ns % NS_PER_US > 0);
@@ -283,7 +283,7 @@ loop_time_at_wall(const LoopObject *loop, int64_t wall)
 /* ---- times as people give them --------------------------------------------------------------- */
 
 /* A delay: a number of seconds or a timedelta. 0, or -1 with TypeError or ValueError. */
-static int
+static inline int
 delay_from_object(ModuleState *state, const char *function, PyObject *obj, int64_t *ns)
 {
     int is_number;
