@@ -233,11 +233,11 @@ def test_the_files_of_the_guide(pytester, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     page = (ROOT / "docs" / "testing.md").read_text()
     files = re.findall(r"^```py\n# (\w+\.py)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert len(files) == page.count("```py\n") == 5
+    assert len(files) == page.count("```py\n") == 6
     for name, text in files:
         (pytester.path / name).write_text(f"# {name}\n{text}")
     result = pytester.runpytest_inprocess(*LEAN)
-    result.assert_outcomes(passed=5, failed=2)
+    result.assert_outcomes(passed=6, failed=2)
     (shown,) = re.findall(r"^```console\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     output = str(result.stdout).replace(f"{pytester.path}/", "")
     assert shown in re.sub(r" +$", "", output, flags=re.MULTILINE)
