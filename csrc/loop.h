@@ -522,13 +522,13 @@ loop_tp_clear(PyObject *op)
     return 0;
 }
 
-/* A loop that was driven and neither run to its end nor closed is garbage. */
+/* A loop that was neither run to its end nor closed is garbage. */
 static void
 loop_tp_finalize(PyObject *op)
 {
     LoopObject *loop = (LoopObject *)op;
-    if (loop->phase == LOOP_SUSPENDED && !ring_empty(&loop->live)) {
-        loop_drop_suspended(loop);
+    if (!ring_empty(&loop->live)) {
+        loop_drop(loop);
     }
 }
 
