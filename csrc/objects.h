@@ -168,6 +168,7 @@ enum sleep_kind {
     SLEEP_FOREVER,
     SLEEP_CHECKPOINT,
     SLEEP_PARKED,  /* until another task cancels the scope around it: nothing else ever will */
+    SLEEP_THREAD,  /* likewise, but a thread is at work and will have it cancelled */
 };
 
 enum trap_state { TRAP_NEW, TRAP_WAITING, TRAP_WAITING_ABROAD, TRAP_DONE };
@@ -331,7 +332,7 @@ struct LoopObject {
     size_t wall_sleepers;   /* live tasks with TASK_WALL */
     int64_t wall_lead;      /* by how much the system's wall clock was ahead of loop time when
                                the first of them was parked; nanoseconds */
-    size_t threads;         /* calls of to_thread() that are under way */
+    size_t threads;         /* live tasks in TASK_FOREVER that a thread will have woken */
     PyObject *calls;        /* owned list of what call_soon_threadsafe() was given; NULL: nothing */
     struct shuffle *shuffle; /* owned; NULL: first in, first out */
     int64_t strict;         /* how far the loop may lag; TIME_FOREVER: as it likes */
