@@ -1,8 +1,8 @@
 """Loops driven from outside, in hostile hands: dropped, resurrected, interrupted anywhere."""
 
+import _signal
 import _thread
 import gc
-import logging
 import math
 import signal
 import sys
@@ -14,7 +14,6 @@ import pytest
 
 import sleeploop._threads
 from sleeploop import (
-    CancelledError,
     CancelScope,
     LoopClosedError,
     SleepingLoop,
@@ -22,6 +21,7 @@ from sleeploop import (
     as_completed,
     create_task,
     current_loop,
+    current_task,
     every,
     gather,
     sleep,
@@ -78,12 +78,13 @@ def test_a_loop_that_somebody_keeps_when_it_is_dropped_never_runs(kind):
     fill(kind(speed=math.inf, trace=True))
     gc.collect()
     loop = kept.pop()
-    for drive in (loop.step, loop.run_until_complete, lambda: loop.run_until(1)):
-        with pytest.raises(LoopClosedError):
-            drive()
+    with pytest.raises(LoopClosedError):
+        loop.step()
+    with pytest.raises(LoopClosedError):
+        loop.run_until(1)
     assert len(loop.tasks()) == 3
     loop.tasks()[0].cancel()
-    del loop, drive
+    del loop
     gc.collect()
     assert kept == []
 
@@ -304,6 +305,42 @@ def test_ctrl_c_that_comes_after_the_last_step(drive):
     with pytest.raises(KeyboardInterrupt):
         drive(loop)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("speed", [1, math.inf])
+@pytest.mark.parametrize("handler", [None, print])
+def test_what_a_handler_does_right_before_the_loop_waits(handler, speed, monkeypatch):
+    """The loop asks for handlers when it finds no timer, and waits or reports a deadlock: unless
+    there is a timer now."""
+    scope = CancelScope()
+
+    def getsignal(_):
+        if scope.deadline == math.inf:
+            loop.speed = speed
+            scope.deadline = loop.time() + 0.01
+        return handler
+
+    async def wait_for_each_other(tasks):
+        with scope:
+            monkeypatch.setattr(_signal, "getsignal", getsignal)
+            try:
+                await tasks[1]
+            finally:
+                monkeypatch.undo()
+        tasks[1].cancel()
+
+    async def main():
+        tasks = [current_task()]
+        tasks.append(create_task(join(tasks[0])))
+        await wait_for_each_other(tasks)
+
+    loop = SleepingLoop(main())
+    rescue = threading.Timer(5, loop.call_soon_threadsafe, [scope.cancel, "too late"])
+    rescue.start()
+    loop.run_until_complete()
+    rescue.cancel()
+    assert scope.cancelled_caught
+    assert 0.01 <= loop.time() < 5
 
 
 # ---- to_thread() -------------------------------------------------------------------------------
