@@ -48,8 +48,8 @@ loop_hand_trace_on(LoopObject *loop)
     return done != NULL ? 0 : -1;
 }
 
-/* A suspended loop and its tasks are garbage, all together, and nothing of them has been
- * cleared yet. Called by whichever the collector comes to first. Beware: runs Python. */
+/* A loop that has run and its tasks are garbage, all together, and nothing of them has been
+ * cleared yet. Beware: runs Python. */
 COLD static void
 loop_drop_suspended(LoopObject *loop)
 {
@@ -67,6 +67,21 @@ loop_drop_suspended(LoopObject *loop)
     }
     Py_DECREF(loop);
     PyErr_SetRaisedException(saved);
+}
+
+/* Likewise for a loop that may not have begun, and has tasks. Called by whichever of them the
+ * collector comes to first. If somebody's finalizer keeps the loop alive, it must never run:
+ * no finalizer is called twice, and without one its tasks cannot be taken from where they
+ * wait when it is dropped again. */
+static void
+loop_drop(LoopObject *loop)
+{
+    if (loop->phase == LOOP_NEW) {
+        loop->phase = LOOP_CLOSED;
+    }
+    else if (loop->phase == LOOP_SUSPENDED) {
+        loop_drop_suspended(loop);
+    }
 }
 
 #endif /* SLEEPLOOP_ABANDON_H */

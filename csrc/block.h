@@ -105,8 +105,18 @@ scope_tear_off(ScopeObject *scope)
     Py_DECREF(task);
 }
 
+/* Whether a task's coroutine runs, but not on its loop, which is suspended: the collector has
+ * found both and closes the coroutine first, or somebody does it by hand. */
+static int
+task_is_closed_outside(const TaskObject *task)
+{
+    return task->loop->phase == LOOP_SUSPENDED
+           && (PyCoro_CheckExact(task->coro) || PyGen_CheckExact(task->coro))
+           && compat_coro_state(task->coro) == CORO_RUNNING;
+}
+
 /* 0 if the scope can be left here and now. -1: it cannot, and a RuntimeError says why, or
- * has been left by its task's end, and there is nothing to say. */
+ * has been left by its task's end, or that of its loop, and there is nothing to say. */
 static int
 scope_check_leave(ModuleState *state, ScopeObject *scope)
 {
@@ -124,9 +134,10 @@ scope_check_leave(ModuleState *state, ScopeObject *scope)
     LoopObject *loop = current_loop_borrowed(state);
     TaskObject *task = scope->task;
     if (loop == NULL || task != loop->current) {
+        int is_quiet = task_is_closed_outside(task);
         Py_INCREF(task);
         scope_tear_off(scope);
-        PyObject *name = task_name(task);
+        PyObject *name = is_quiet ? NULL : task_name(task);
         if (name != NULL) {
             PyErr_Format(PyExc_RuntimeError,
                          "this %s was entered by task %R and cannot be left anywhere else; an "

@@ -19,19 +19,18 @@ call_pack(PyObject *context, PyObject *const *args, Py_ssize_t n_args)
 }
 
 /* Has the loop call a function, soon and in its own thread. From any thread, with the GIL.
- * 0, or -1 with MemoryError. */
+ * new_list: an empty one, for the first call; made before the loop was found to be usable, as that
+ * may collect (3.11). 0, or -1 with MemoryError. */
 static int
-loop_add_call(LoopObject *loop, PyObject *call)
+loop_add_call(LoopObject *loop, PyObject *call, PyObject *new_list)
 {
-    PyObject *calls = loop->calls != NULL ? Py_NewRef(loop->calls) : PyList_New(0);
-    if (calls == NULL || PyList_Append(calls, call) < 0) {
-        Py_XDECREF(calls);
+    PyObject *calls = loop->calls != NULL ? loop->calls : new_list;
+    if (PyList_Append(calls, call) < 0) {
         return -1;
     }
     if (loop->calls == NULL) {
         loop->calls = Py_NewRef(calls);
     }
-    Py_DECREF(calls);
     if (loop->idling) {
         idle_wake(&loop->idle);
     }
@@ -46,7 +45,7 @@ loop_run_calls(LoopObject *loop)
     PyObject *calls = loop->calls;
     loop->calls = NULL;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(calls); i++) {
-        PyObject *call = PyList_GET_ITEM(calls, i);
+        PyObject *call = Py_NewRef(PyList_GET_ITEM(calls, i));
         PyObject *context = PyTuple_GET_ITEM(call, 0), *done = NULL;
         if (PyContext_Enter(context) == 0) {
             done = PyObject_Vectorcall(PyTuple_GET_ITEM(call, 1), &PyTuple_GET_ITEM(call, 2),
@@ -59,6 +58,7 @@ loop_run_calls(LoopObject *loop)
             loop_take_error(loop);
         }
         Py_XDECREF(done);
+        Py_DECREF(call);
     }
     Py_DECREF(calls);
 }

@@ -66,16 +66,17 @@ time_scale(int64_t ns, long double factor)
     return scaled >= (long double)TIME_FOREVER ? TIME_FOREVER : (int64_t)scaled;
 }
 
-/* Loop time while the monotonic clock reads `monotonic`. */
+/* Loop time while the monotonic clock reads `monotonic`. It never becomes TIME_FOREVER: what
+ * waits for that must not wake. */
 static inline int64_t
 clock_at(const struct clock *clock, int64_t monotonic)
 {
-    int64_t elapsed = monotonic - clock->origin;
+    int64_t elapsed = monotonic > clock->origin ? monotonic - clock->origin : 0;
     if (clock->mode != CLOCK_REAL) {
         elapsed = time_scale(elapsed, clock->speed);
     }
-    int64_t now = time_add(clock->base, elapsed > 0 ? elapsed : 0);
-    return now < clock->limit ? now : clock->limit;
+    int64_t now = time_add(clock->base, elapsed);
+    return now < clock->limit ? now : clock->limit - (clock->limit == TIME_FOREVER);
 }
 
 static inline int64_t

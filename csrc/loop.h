@@ -105,12 +105,12 @@ loop_init(LoopObject *loop, PyObject *coros, PyObject *const given[N_OPTIONS], i
     if (check_coroutines(loop->state, coros) < 0) {
         goto failed;
     }
-    if (loop->initialised) {
-        PyErr_SetString(PyExc_RuntimeError, "SleepingLoop.__init__() was called before");
-        goto failed;
-    }
     roots = PyTuple_New(PyTuple_GET_SIZE(coros));
     if (roots == NULL) {
+        goto failed;
+    }
+    if (loop->initialised) {
+        PyErr_SetString(PyExc_RuntimeError, "SleepingLoop.__init__() was called before");
         goto failed;
     }
     loop->initialised = LOOP_HALF_MADE;
@@ -312,10 +312,12 @@ loop_py_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t n_a
     PyObject *context = PyContext_CopyCurrent();
     PyObject *call = context != NULL ? call_pack(context, args, n_args) : NULL;
     Py_XDECREF(context);
-    int rc = call == NULL || loop_check_usable(loop, "call_soon_threadsafe()") < 0
-                     || loop_add_call(loop, call) < 0
+    PyObject *new_list = call != NULL ? PyList_New(0) : NULL;
+    int rc = new_list == NULL || loop_check_usable(loop, "call_soon_threadsafe()") < 0
+                     || loop_add_call(loop, call, new_list) < 0
                  ? -1
                  : 0;
+    Py_XDECREF(new_list);
     Py_XDECREF(call);
     return rc == 0 ? Py_NewRef(Py_None) : NULL;
 }
@@ -522,13 +524,13 @@ loop_tp_clear(PyObject *op)
     return 0;
 }
 
-/* A loop that was driven and neither run to its end nor closed is garbage. */
+/* A loop that was neither run to its end nor closed is garbage. */
 static void
 loop_tp_finalize(PyObject *op)
 {
     LoopObject *loop = (LoopObject *)op;
-    if (loop->phase == LOOP_SUSPENDED && !ring_empty(&loop->live)) {
-        loop_drop_suspended(loop);
+    if (!ring_empty(&loop->live)) {
+        loop_drop(loop);
     }
 }
 

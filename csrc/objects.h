@@ -168,6 +168,7 @@ enum sleep_kind {
     SLEEP_FOREVER,
     SLEEP_CHECKPOINT,
     SLEEP_PARKED,  /* until another task cancels the scope around it: nothing else ever will */
+    SLEEP_THREAD,  /* likewise, but a thread is at work and will have it cancelled */
 };
 
 enum trap_state { TRAP_NEW, TRAP_WAITING, TRAP_WAITING_ABROAD, TRAP_DONE };

@@ -200,7 +200,11 @@ trace_from_object(ModuleState *state, PyObject *obj, struct trace **trace)
     PyObject *module = PyImport_ImportModule("sleeploop._stacks");
     PyObject *package = module != NULL ? PyObject_GetAttrString(module, "PACKAGE") : NULL;
     Py_XDECREF(module);
-    if (package == NULL) {
+    if (package == NULL || !PyUnicode_Check(package)) {
+        Py_XDECREF(package);
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_TypeError, "sleeploop._stacks.PACKAGE must be a str");
+        }
         return -1;
     }
     *trace = trace_new(capacity, package);

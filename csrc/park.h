@@ -28,6 +28,7 @@ park_until(LoopObject *loop, TaskObject *task, int64_t now, int64_t when, PyObje
     else if (when == TIME_FOREVER) {
         task->state = TASK_FOREVER;
         loop->live_forever += (size_t)sleep_may_be_signalled(loop->state, trap_steal);
+        loop->threads += (size_t)sleep_is_for_thread(loop->state, trap_steal);
     }
     else if (timeq_push(&loop->timers, &task->timer, when) == 0) {
         task->state = TASK_TIMER;

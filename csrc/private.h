@@ -15,6 +15,17 @@ module_py_park(PyObject *module, PyObject *Py_UNUSED(ignored))
     return sleep_new(PyModule_GetState(module), SLEEP_PARKED, TIME_FOREVER);
 }
 
+PyDoc_STRVAR(park_for_thread_doc,
+"_park_for_thread($module, /)\n--\n\n"
+"Likewise until a thread has that scope cancelled, by call_soon_threadsafe(): meanwhile virtual\n"
+"time stands still, and there is no deadlock.\n");
+
+static PyObject *
+module_py_park_for_thread(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    return sleep_new(PyModule_GetState(module), SLEEP_THREAD, TIME_FOREVER);
+}
+
 PyDoc_STRVAR(wait_done_doc,
 "_wait_done($module, task, /)\n--\n\n"
 "Wait until a task has finished, without a look at its outcome.\n");
@@ -127,36 +138,6 @@ need_loop(PyObject *module, const char *function, PyObject *op)
 {
     ModuleState *state = PyModule_GetState(module);
     return need_type(function, state->LoopType, op) == 0 ? (LoopObject *)op : NULL;
-}
-
-PyDoc_STRVAR(thread_begins_doc,
-"_thread_begins($module, loop, /)\n--\n\n"
-"A thread works for the loop: virtual time stands still, and there is no deadlock.\n");
-
-static PyObject *
-module_py_thread_begins(PyObject *module, PyObject *op)
-{
-    LoopObject *loop = need_loop(module, "_thread_begins()", op);
-    if (loop == NULL) {
-        return NULL;
-    }
-    loop->threads++;
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(thread_ends_doc,
-"_thread_ends($module, loop, /)\n--\n\n"
-"Its result has arrived. To be called by the loop, with call_soon_threadsafe().\n");
-
-static PyObject *
-module_py_thread_ends(PyObject *module, PyObject *op)
-{
-    LoopObject *loop = need_loop(module, "_thread_ends()", op);
-    if (loop == NULL) {
-        return NULL;
-    }
-    loop->threads -= loop->threads > 0;
-    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(executor_doc,

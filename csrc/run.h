@@ -307,6 +307,17 @@ loop_drive_to(LoopObject *loop, enum loop_goal goal, const TaskObject *task, uin
     }
 }
 
+/* Whether the run has to end in the call that is under way. A Ctrl-C that came in the last pass,
+ * or since, must not lie around until somebody drives the loop on. */
+static int
+loop_has_to_end(LoopObject *loop)
+{
+    if (PyErr_CheckSignals() < 0) {
+        loop_take_error(loop);
+    }
+    return loop->phase != LOOP_RUNNING || loop->abandoned || loop->interrupted;
+}
+
 /* Drives the loop to the goal, but not beyond the time `when`, and for at most so many passes.
  * Then it is suspended: returns 1. If the run had to end meanwhile it has done so: -1 with its
  * error set, or 0 if there was none. */
@@ -320,7 +331,7 @@ loop_run_to(LoopObject *loop, enum loop_goal goal, int64_t when, const TaskObjec
     }
     loop->clock.limit = when;
     loop_drive_to(loop, goal, task, passes);
-    if (loop->phase != LOOP_RUNNING || loop->abandoned) {
+    if (loop_has_to_end(loop)) {
         PyObject *none = loop_end(loop, &outside, 0);
         Py_XDECREF(none);
         return none != NULL ? 0 : -1;
@@ -342,7 +353,7 @@ loop_step(LoopObject *loop)
     int active = loop->ready_len > 0 || loop->calls != NULL;
     loop_drive_to(loop, GOAL_PASS, NULL, 1);
     active = active || loop->wakeups != before;
-    if (loop->phase != LOOP_RUNNING || loop->abandoned) {
+    if (loop_has_to_end(loop)) {
         PyObject *none = loop_end(loop, &outside, 0);
         Py_XDECREF(none);
         return none != NULL ? active : -1;

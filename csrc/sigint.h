@@ -117,6 +117,11 @@ sigint_restore(PyObject *handler)
         if (rc == 1) {
             PyObject *standard = PyObject_GetAttrString(signal, "default_int_handler");
             rc = standard != NULL ? sigint_set(signal, standard) : -1;
+            if (rc < 0 && standard != NULL) {  /* a signal has come: its handler raised instead */
+                PyObject *exc = PyErr_GetRaisedException();
+                (void)sigint_set(signal, standard);
+                PyErr_SetRaisedException(exc);
+            }
             Py_XDECREF(standard);
         }
     }

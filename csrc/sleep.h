@@ -23,6 +23,7 @@ sleep_function(const SleepObject *self)
         [SLEEP_FOREVER] = "sleep_forever()",
         [SLEEP_CHECKPOINT] = "checkpoint()",
         [SLEEP_PARKED] = "_park()",
+        [SLEEP_THREAD] = "_park_for_thread()",
     };
     return names[self->kind];
 }
@@ -56,6 +57,7 @@ sleep_deadline(const LoopObject *loop, const SleepObject *self)
         return loop_time_of_wall(loop, self->time);
     case SLEEP_FOREVER:
     case SLEEP_PARKED:
+    case SLEEP_THREAD:
         return TIME_FOREVER;
     default:
         return self->started;
@@ -66,7 +68,14 @@ sleep_deadline(const LoopObject *loop, const SleepObject *self)
 static inline int
 sleep_may_be_signalled(ModuleState *state, PyObject *trap)
 {
-    return Py_TYPE(trap) != state->SleepType || ((SleepObject *)trap)->kind != SLEEP_PARKED;
+    return Py_TYPE(trap) != state->SleepType || ((SleepObject *)trap)->kind < SLEEP_PARKED;
+}
+
+/* Whether a thread will bring it about. */
+static inline int
+sleep_is_for_thread(ModuleState *state, PyObject *trap)
+{
+    return Py_TYPE(trap) == state->SleepType && ((SleepObject *)trap)->kind == SLEEP_THREAD;
 }
 
 /* On a loop that is not ours: yields a datetime. `started` is then in
@@ -225,6 +234,7 @@ sleep_tp_repr(PyObject *op)
     case SLEEP_FOREVER:
         return PyUnicode_FromString("<sleep_forever>");
     case SLEEP_PARKED:
+    case SLEEP_THREAD:
         return PyUnicode_FromString("<until woken>");
     default:
         return PyUnicode_FromString("<checkpoint>");

@@ -42,6 +42,7 @@ loop_unpark(LoopObject *loop, TaskObject *task)
         break;
     case TASK_FOREVER:
         loop->live_forever -= (size_t)sleep_may_be_signalled(loop->state, task->payload);
+        loop->threads -= (size_t)sleep_is_for_thread(loop->state, task->payload);
         break;
     default:
         break;

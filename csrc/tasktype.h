@@ -440,8 +440,8 @@ task_tp_finalize(PyObject *op)
 {
     TaskObject *task = (TaskObject *)op;
     if (!task_done(task)) {
-        if (task->loop != NULL && task->loop->phase == LOOP_SUSPENDED) {
-            loop_drop_suspended(task->loop);  /* which owns it, so is garbage as well */
+        if (task->loop != NULL) {
+            loop_drop(task->loop);  /* which owns it, so is garbage as well */
         }
         return;
     }

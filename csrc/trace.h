@@ -286,7 +286,7 @@ static int
 trace_is_parked(const LoopObject *loop, const TaskObject *task)
 {
     return task->state == TASK_FOREVER && Py_TYPE(task->payload) == loop->state->SleepType
-           && ((SleepObject *)task->payload)->kind == SLEEP_PARKED;
+           && ((SleepObject *)task->payload)->kind >= SLEEP_PARKED;
 }
 
 static __attribute__((noinline)) void

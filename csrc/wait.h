@@ -54,14 +54,48 @@ loop_may_be_woken(LoopObject *loop)
     return loop->main_thread ? other_signal_handlers() : 0;
 }
 
-/* Gives the GIL up until `deadline` (monotonic), a signal or a wake-up.
+/* When the next thing is due: a timer, or what whoever drives the loop waits for. */
+static inline int64_t
+loop_next_time(LoopObject *loop)
+{
+    int64_t when;
+    if (!timeq_next(&loop->timers, &when)) {
+        when = TIME_FOREVER;
+    }
+    if (when > loop->clock.limit && (when != TIME_FOREVER || loop->goal == GOAL_TIME)) {
+        when = loop->clock.limit;  /* without a timer, a pause that is waited for never comes */
+    }
+    return when;
+}
+
+/* Whether time passes at once. */
+static inline int
+loop_can_jump(const LoopObject *loop, int64_t when)
+{
+    return loop->clock.mode == CLOCK_VIRTUAL && loop->threads == 0 && when != TIME_FOREVER;
+}
+
+/* When a real wait for the loop time `when` has to end, at the latest. */
+static int64_t
+loop_wait_deadline(LoopObject *loop, int64_t when)
+{
+    int64_t deadline = clock_real_deadline(&loop->clock, when);
+    if (loop->wall_sleepers > 0 && loop->wall_is_system) {
+        int64_t look = clock_monotonic() + WALL_LOOK_EVERY;
+        return look < deadline ? look : deadline;
+    }
+    return deadline;
+}
+
+/* Gives the GIL up until something is due, a signal or a wake-up comes.
  *
  * Python's C signal handler writes to its wake-up descriptor in whichever thread
  * the signal arrives. For the length of the wait that is ours, set before the last
  * look at the pending signals: one that comes after that look finds the pipe, and
- * the wait ends at once. */
+ * the wait ends at once. What is due is asked after it, too: a handler may have set a timer
+ * or another speed. */
 static void
-loop_wait(LoopObject *loop, int64_t deadline)
+loop_wait(LoopObject *loop)
 {
     int error = idle_ensure_open(&loop->idle);
     if (error != 0) {
@@ -74,8 +108,11 @@ loop_wait(LoopObject *loop, int64_t deadline)
     if (PyErr_CheckSignals() < 0) {
         loop_take_error(loop);
     }
+    int64_t when = loop_next_time(loop);
     if (loop->ready_len == 0 && loop->calls == NULL && !loop->abandoned
-        && !(loop->interrupted && loop->phase == LOOP_RUNNING)) {
+        && !loop_can_jump(loop, when) && !(loop->interrupted && loop->phase == LOOP_RUNNING)) {
+        int64_t limit = loop->clock.limit;
+        int64_t deadline = loop_wait_deadline(loop, when < limit ? when : limit);
         int64_t began = clock_monotonic();
         loop->idling = 1;
         PyThreadState *tstate = PyEval_SaveThread();
@@ -104,7 +141,8 @@ loop_stall(LoopObject *loop)
 {
     switch (loop_may_be_woken(loop)) {
     case 0:
-        if (loop->ready_len == 0 && loop->calls == NULL) {  /* still: that was Python code */
+        if (loop->ready_len == 0 && loop->calls == NULL
+            && loop_next_time(loop) == TIME_FOREVER) {  /* still: that was Python code */
             if ((loop->goal == GOAL_TASK || loop->goal == GOAL_PAUSE)
                 && loop->phase == LOOP_RUNNING) {
                 loop->stalled = 1;
@@ -115,37 +153,19 @@ loop_stall(LoopObject *loop)
         }
         break;
     case 1:
-        loop_wait(loop, clock_real_deadline(&loop->clock, loop->clock.limit));
+        loop_wait(loop);
         break;
     default:
         loop_take_fatal_error(loop);
     }
 }
 
-/* When a real wait for the loop time `when` has to end, at the latest. */
-static int64_t
-loop_wait_deadline(LoopObject *loop, int64_t when)
-{
-    int64_t deadline = clock_real_deadline(&loop->clock, when);
-    if (loop->wall_sleepers > 0 && loop->wall_is_system) {
-        int64_t look = clock_monotonic() + WALL_LOOK_EVERY;
-        return look < deadline ? look : deadline;
-    }
-    return deadline;
-}
-
 /* Nothing is ready: time must pass. */
 static inline void
 loop_idle(LoopObject *loop)
 {
-    int64_t when;
-    if (!timeq_next(&loop->timers, &when)) {
-        when = TIME_FOREVER;
-    }
-    if (when > loop->clock.limit && (when != TIME_FOREVER || loop->goal == GOAL_TIME)) {
-        when = loop->clock.limit;  /* without a timer, a pause that is waited for never comes */
-    }
-    if (loop->clock.mode == CLOCK_VIRTUAL && loop->threads == 0 && when != TIME_FOREVER) {
+    int64_t when = loop_next_time(loop);
+    if (loop_can_jump(loop, when)) {
         clock_jump(&loop->clock, when);
     }
     else if (loop->goal == GOAL_PASS) {
@@ -155,7 +175,7 @@ loop_idle(LoopObject *loop)
         loop_stall(loop);
     }
     else if (when > clock_now(&loop->clock)) {
-        loop_wait(loop, loop_wait_deadline(loop, when));
+        loop_wait(loop);
     }
 }
 

@@ -14,9 +14,7 @@ from _sleeploop import (
     LoopClosedError,
     SleepingLoop,
     _executor,
-    _park,
-    _thread_begins,
-    _thread_ends,
+    _park_for_thread,
     checkpoint,
     current_loop,
 )
@@ -66,19 +64,16 @@ async def to_thread(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.
     await checkpoint()
     with CancelScope(shield=True) as arrival:
 
-        def arrived() -> None:
-            _thread_ends(loop)
-            arrival.cancel()
-
         def tell(_: Future[_T]) -> None:
             with contextlib.suppress(LoopClosedError):  # a second Ctrl-C: nobody waits
-                loop.call_soon_threadsafe(arrived)
+                loop.call_soon_threadsafe(arrival.cancel)
 
         call = partial(copy_context().run, function, *args, **kwargs)
         future = _pool(loop).submit(call)
-        _thread_begins(loop)
         future.add_done_callback(tell)
-        await _park()
+        if future.done():  # before, so that tell() ran here, where a signal handler may stop it
+            loop.call_soon_threadsafe(arrival.cancel)
+        await _park_for_thread()
     try:
         return future.result()
     finally:
