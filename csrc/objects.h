@@ -333,7 +333,7 @@ struct LoopObject {
     PyObject *calls;        /* owned list of what call_soon_threadsafe() was given; NULL: nothing */
     struct shuffle *shuffle; /* owned; NULL: first in, first out */
     struct trace *trace;    /* owned, see trace.h; NULL: not traced */
-    size_t threads;         /* calls of to_thread() that are under way */
+    size_t threads;         /* live tasks in TASK_FOREVER that a thread will have woken */
     size_t wall_sleepers;   /* live tasks with TASK_WALL */
     int64_t strict;         /* how far the loop may lag; TIME_FOREVER: as it likes */
     int64_t lag;            /* how late the oldest of the timers was that fired in this pass */
