@@ -1,6 +1,6 @@
 """pytest plugin: does a test leave something behind each time it runs?
 
-    python -m pytest -p tests.rigs.leaks --leaks 3:4
+    python -m pytest -p tests.rigs.leaks --leaks 3:4      (-n auto: on all processors at once)
 
 Before each test is run and reported as usual, it runs 3 times to fill caches and 4 times more with
 a sample taken after each. What grew every single time has leaked, and the test fails. Fixtures of
@@ -21,6 +21,7 @@ import itertools
 import os
 import sys
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -136,6 +137,18 @@ class Samples:
             growth = [after - before for before, after in itertools.pairwise(column)]
             if min(growth) > 0:
                 yield f"leaked {what}: {growth} in as many runs"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has finished: its tally is ours."""
+    tally.update(getattr(node, "workeroutput", {}).get("leaks", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["leaks"] = dict(tally)
 
 
 def pytest_terminal_summary(
