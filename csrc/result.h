@@ -82,9 +82,11 @@ loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
             PyList_SET_ITEM(results, i, result);
         }
     }
+    PyObject *exc = PyErr_GetRaisedException();  /* what dies now may clear it: a deque (3.11) */
     Py_XDECREF(unlisted);
     Py_XDECREF(roots);
     Py_DECREF(errors);
+    PyErr_SetRaisedException(exc);
     return results;
 }
 

@@ -270,6 +270,7 @@ async def wake_often(n):
         await create_task(give(1, 0.001))
 
 
+@pytest.mark.slow
 def test_many_events_are_drawn_together():
     svg = run(*(sleep_often(400, 1 + n / 1000) for n in range(220)), trace=200_000).to_svg()
     crowds = tips(check_svg(svg), "crowd")

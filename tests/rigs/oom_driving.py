@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import sys
 import warnings
 from datetime import datetime
 
@@ -42,7 +43,6 @@ def driven_to_a_task() -> None:
     assert stuck.cancelled()
 
 
-@scenario
 def a_suspended_loop_is_dropped() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -50,6 +50,10 @@ def a_suspended_loop_is_dropped() -> None:
         loop.run_until(2)
         del loop
         gc.collect()
+
+
+if sys.version_info >= (3, 12):  # 3.11 crashes by itself where a warning finds no memory
+    scenario(a_suspended_loop_is_dropped)
 
 
 @scenario
