@@ -182,6 +182,10 @@ async def in_wait_for():
     await wait_for(sleep(100), 50)
 
 
+async def in_an_older_coroutine(older):
+    await older
+
+
 async def returns_from_a_block():
     with CancelScope():
         try:
@@ -203,6 +207,7 @@ async def returns_from_a_block():
         in_start,
         in_every,
         in_wait_for,
+        in_an_older_coroutine,
         returns_from_a_block,
     ],
 )
@@ -213,11 +218,12 @@ def test_coroutines_of_a_dropped_loop_leave_their_blocks_in_silence(
     """Also when the collector comes to the coroutine first, and closes it by itself."""
     heard = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: heard.append(args.exc_value))
+    loop = virtual_loop(trace=trace) if older == "the loop" else None
+    coro = where(in_scope()) if where is in_an_older_coroutine else where()
+    loop = loop or virtual_loop(coro, trace=trace)
     if older == "the loop":
-        loop = virtual_loop(trace=trace)
-        loop.create_task(where())
-    else:
-        loop = virtual_loop(where(), trace=trace)
+        loop.create_task(coro)
+    del coro
     loop.run_until(5)
     del loop
     gc.collect()
