@@ -82,9 +82,14 @@ loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
             PyList_SET_ITEM(results, i, result);
         }
     }
+    /* What dies now must not meet an exception: without memory, a deque's end clears it. */
+    PyObject *exc = results == NULL ? PyErr_GetRaisedException() : NULL;
     Py_XDECREF(unlisted);
     Py_XDECREF(roots);
     Py_DECREF(errors);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
     return results;
 }
 
