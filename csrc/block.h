@@ -105,20 +105,22 @@ scope_tear_off(ScopeObject *scope)
     Py_DECREF(task);
 }
 
-/* Whether a task's coroutine runs, but not on its loop, which is suspended: the collector has
- * found both and closes the coroutine first, or somebody does it by hand. */
+/* Whether a coroutine of the task is being closed between two calls that drive the loop: the
+ * collector has found all of them and comes to the coroutine first, its task's own or one that
+ * is awaited there; or somebody does it by hand. exc: what the block ends with, or NULL. */
 static int
-task_is_closed_outside(const TaskObject *task)
+task_is_closed_outside(const TaskObject *task, PyObject *exc)
 {
     return task->loop->phase == LOOP_SUSPENDED
-           && (PyCoro_CheckExact(task->coro) || PyGen_CheckExact(task->coro))
-           && compat_coro_state(task->coro) == CORO_RUNNING;
+           && ((exc != NULL && PyErr_GivenExceptionMatches(exc, PyExc_GeneratorExit))
+               || ((PyCoro_CheckExact(task->coro) || PyGen_CheckExact(task->coro))
+                   && compat_coro_state(task->coro) == CORO_RUNNING));
 }
 
-/* 0 if the scope can be left here and now. -1: it cannot, and a RuntimeError says why, or
+/* 0 if the scope can be left here and now, with exc or NULL. -1: it cannot, and a RuntimeError says why, or
  * has been left by its task's end, or that of its loop, and there is nothing to say. */
 static int
-scope_check_leave(ModuleState *state, ScopeObject *scope)
+scope_check_leave(ModuleState *state, ScopeObject *scope, PyObject *exc)
 {
     const char *kind = scope_kind(scope);
     if (scope->flags & SCOPE_QUIET) {
@@ -134,7 +136,7 @@ scope_check_leave(ModuleState *state, ScopeObject *scope)
     LoopObject *loop = current_loop_borrowed(state);
     TaskObject *task = scope->task;
     if (loop == NULL || task != loop->current) {
-        int is_quiet = task_is_closed_outside(task);
+        int is_quiet = task_is_closed_outside(task, exc);
         Py_INCREF(task);
         scope_tear_off(scope);
         PyObject *name = is_quiet ? NULL : task_name(task);
@@ -258,7 +260,7 @@ raise_timeout(ScopeObject *scope, PyObject *exc)
 static int
 scope_end(ModuleState *state, ScopeObject *scope, PyObject *exc)
 {
-    if (scope_check_leave(state, scope) < 0) {
+    if (scope_check_leave(state, scope, exc) < 0) {
         return PyErr_Occurred() ? -1 : 0;
     }
     PyObject *rest = NULL;

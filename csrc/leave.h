@@ -133,7 +133,7 @@ leave_begin(ModuleState *state, LeaveObject *self, PyObject **result)
         group_keep_error(loop, group, error);
         Py_DECREF(error);
     }
-    if (scope_check_leave(state, scope) < 0) {
+    if (scope_check_leave(state, scope, self->exc) < 0) {
         group->state = GROUP_CLOSED;
         if (PyErr_Occurred()) {
             return PYGEN_ERROR;

@@ -54,10 +54,12 @@ start_from_object(ModuleState *state, PyObject *start, double speed, int64_t *wa
     return rc;
 }
 
-/* seed=: an int. New reference in *seed. */
+/* seed=: an int that can be written down (sys.get_int_max_str_digits()), as loop.random() does.
+ * New reference in *seed. */
 static int
 seed_from_object(PyObject *obj, PyObject **seed)
 {
+    int overflow = 0;
     if (obj == NULL || obj == Py_None) {
         *seed = PyLong_FromLong(0);
     }
@@ -68,6 +70,14 @@ seed_from_object(PyObject *obj, PyObject **seed)
     else {
         *seed = PyNumber_Long(obj);  /* an exact int, whose methods are its own */
     }
+    if (*seed != NULL) {
+        (void)PyLong_AsLongLongAndOverflow(*seed, &overflow);
+    }
+    PyObject *text = overflow != 0 ? PyObject_Str(*seed) : NULL;
+    if (overflow != 0 && text == NULL) {
+        Py_CLEAR(*seed);
+    }
+    Py_XDECREF(text);
     return *seed != NULL ? 0 : -1;
 }
 

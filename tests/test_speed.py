@@ -293,6 +293,12 @@ def test_bad_seeds_and_names(seed, name, message):
         SleepingLoop(seed=seed).random(name)
 
 
+def test_a_seed_too_long_to_be_written_down():
+    assert SleepingLoop(seed=10**4000).random("x").random() < 1
+    with pytest.raises(ValueError, match="digits"):
+        SleepingLoop(seed=10**5000)
+
+
 def test_names_that_play_tricks():
     class Name(str):
         def __hash__(self):
