@@ -4,6 +4,14 @@
 
 #include "traceread.h"
 
+/* The loop, borrowed, or NULL with a TypeError. */
+static LoopObject *
+need_loop(PyObject *module, const char *function, PyObject *op)
+{
+    ModuleState *state = PyModule_GetState(module);
+    return need_type(function, state->LoopType, op) == 0 ? (LoopObject *)op : NULL;
+}
+
 PyDoc_STRVAR(park_doc,
 "_park($module, /)\n--\n\n"
 "Sleep until another task cancels the scope around it. Unlike sleep_forever(), a\n"
@@ -98,8 +106,7 @@ PyDoc_STRVAR(task_tree_doc,
 static PyObject *
 module_py_task_tree(PyObject *module, PyObject *op)
 {
-    ModuleState *state = PyModule_GetState(module);
-    if (need_type("_task_tree()", state->LoopType, op) < 0) {
+    if (need_loop(module, "_task_tree()", op) == NULL) {
         return NULL;
     }
     PyObject *tree = loop_py_tasks(op, NULL);
@@ -124,20 +131,12 @@ PyDoc_STRVAR(running_task_doc,
 static PyObject *
 module_py_running_task(PyObject *module, PyObject *op)
 {
-    ModuleState *state = PyModule_GetState(module);
-    if (need_type("_running_task()", state->LoopType, op) < 0) {
+    LoopObject *loop = need_loop(module, "_running_task()", op);
+    if (loop == NULL) {
         return NULL;
     }
-    TaskObject *task = ((LoopObject *)op)->current;
+    TaskObject *task = loop->current;
     return Py_NewRef(task != NULL ? (PyObject *)task : Py_None);
-}
-
-/* For the functions below: the loop, borrowed, or NULL with a TypeError. */
-static LoopObject *
-need_loop(PyObject *module, const char *function, PyObject *op)
-{
-    ModuleState *state = PyModule_GetState(module);
-    return need_type(function, state->LoopType, op) == 0 ? (LoopObject *)op : NULL;
 }
 
 PyDoc_STRVAR(executor_doc,

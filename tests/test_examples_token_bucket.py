@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sleeploop import TaskGroup, current_task, move_on_after, run, sleep_until
@@ -55,13 +55,17 @@ async def play(rate: float, burst: float, arrivals: list[Arrival]) -> tuple[list
 
 
 def expected(rate: int, burst: int, arrivals: list[Arrival]) -> list[Grant]:
-    """The same by hand: each in turn, as soon as all before it are gone and the level allows it."""
+    """The same by hand: each in turn, as soon as all before it are gone and the level allows it.
+
+    Who gives up at that very moment is gone: all who do so at one time do it before the turn of one
+    of them passes on, and a deadline that was set before a sleep comes before its end.
+    """
     turn, level, measured_at = Fraction(0), Fraction(burst), Fraction(0)
     grants = []
     for who, (at, n, leaves) in enumerate(arrivals):
         turn = max(turn, Fraction(at))
         when = max(turn, measured_at + (n - level) / rate)
-        if leaves is not None and leaves < when:
+        if leaves is not None and leaves <= when:
             turn = max(turn, Fraction(leaves))
             continue
         level = min(Fraction(burst), level + (when - measured_at) * rate) - Fraction(n)
@@ -84,7 +88,16 @@ def exact_cases(draw: Callable[..., Any]) -> tuple[int, int, list[Arrival]]:
     return rate, burst, arrivals
 
 
+BOTH_GIVE_UP = [
+    *(Arrival(0.0, 1, None) for _ in range(6)),
+    Arrival(0.0, 2, None),
+    Arrival(6.0, 2, 7.125),
+    Arrival(6.5, 1, 7.125),
+]
+
+
 @given(exact_cases())
+@example((1, 2, BOTH_GIVE_UP))
 def test_each_gets_its_tokens_at_the_first_possible_moment(case):
     rate, burst, arrivals = case
     asked, grants = virtual(play(rate, burst, arrivals))
