@@ -59,46 +59,78 @@ PyDoc_STRVAR(lag_error_doc,
 "The loop is further behind its schedule than its `strict` allows.\n");
 PyDoc_STRVAR(loop_closed_error_doc, "The loop has run already; a loop runs once.\n");
 
-/* Creates *type from spec and adds it to the module under its own name if `exported`. */
-static int
-add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type, int exported)
+/* ---- what the state holds -------------------------------------------------------------------- */
+
+/* A line each: what module_exec() makes, and what is visited and cleared with the module. */
+
+#define AT(field) offsetof(ModuleState, field)
+
+static PyObject **
+state_slot(ModuleState *state, size_t at)
 {
-    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
-    if (*type == NULL) {
-        return -1;
-    }
-    return exported ? PyModule_AddType(module, *type) : 0;
+    return (PyObject **)((char *)state + at);
 }
 
-static int
-add_exception(PyObject *module, const char *qualified, const char *doc, PyObject *base,
-              PyObject **exception)
-{
-    *exception = PyErr_NewExceptionWithDoc(qualified, doc, base, NULL);
-    if (*exception == NULL) {
-        return -1;
-    }
-    return PyModule_AddType(module, (PyTypeObject *)*exception);
-}
+static const struct {
+    PyType_Spec *spec;
+    size_t at;
+    int exported;  /* under its own name */
+} module_types[] = {
+    {&loop_spec, AT(LoopType), 1},
+    {&task_spec, AT(TaskType), 1},
+    {&sleep_spec, AT(SleepType), 0},
+    {&join_spec, AT(JoinType), 0},
+    {&scope_spec, AT(ScopeType), 1},
+    {&group_spec, AT(GroupType), 1},
+    {&leave_spec, AT(LeaveType), 0},
+    {&start_spec, AT(StartType), 0},
+    {&instant_spec, AT(InstantType), 0},
+    {&every_spec, AT(EveryType), 1},
+    {&nexttick_spec, AT(NextTickType), 0},
+    {&tick_spec, AT(TickType), 1},
+};
+
+static const struct {
+    const char *name, *doc;
+    PyObject **base;
+    size_t at;
+} module_exceptions[] = {
+    {"sleeploop.DeadlockError", deadlock_error_doc, &PyExc_RuntimeError, AT(DeadlockError)},
+    {"sleeploop.LagError", lag_error_doc, &PyExc_RuntimeError, AT(LagError)},
+    {"sleeploop.LoopClosedError", loop_closed_error_doc, &PyExc_RuntimeError, AT(LoopClosedError)},
+};
+
+static const struct {
+    const char *text;
+    size_t at;
+} module_strings[] = {
+    {"send", AT(str_send)},
+    {"throw", AT(str_throw)},
+    {"close", AT(str_close)},
+    {"aclose", AT(str_aclose)},
+};
+
+static const size_t module_others[] = {
+    AT(StatsType),
+    AT(CancelledError),
+    AT(datetime_type),
+    AT(timedelta_type),
+    AT(utc),
+    AT(epoch),
+    AT(stop_iteration),
+    AT(trace_callback),
+};
 
 static int
 module_exec(PyObject *module)
 {
     ModuleState *state = PyModule_GetState(module);
-    const struct {
-        PyObject **at;
-        const char *text;
-    } strings[] = {
-        {&state->str_send, "send"},
-        {&state->str_throw, "throw"},
-        {&state->str_close, "close"},
-        {&state->str_aclose, "aclose"},
-    };
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(strings); i++) {
-        *strings[i].at = PyUnicode_InternFromString(strings[i].text);
-        if (*strings[i].at == NULL) {
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_strings); i++) {
+        PyObject *text = PyUnicode_InternFromString(module_strings[i].text);
+        if (text == NULL) {
             return -1;
         }
+        *state_slot(state, module_strings[i].at) = text;
     }
     if (walltime_init(state) < 0) {
         return -1;
@@ -107,31 +139,28 @@ module_exec(PyObject *module)
     if (state->StatsType == NULL || PyModule_AddType(module, state->StatsType) < 0) {
         return -1;
     }
-    if (add_type(module, &loop_spec, &state->LoopType, 1) < 0
-        || add_type(module, &task_spec, &state->TaskType, 1) < 0
-        || add_type(module, &sleep_spec, &state->SleepType, 0) < 0
-        || add_type(module, &join_spec, &state->JoinType, 0) < 0
-        || add_type(module, &scope_spec, &state->ScopeType, 1) < 0
-        || add_type(module, &group_spec, &state->GroupType, 1) < 0
-        || add_type(module, &leave_spec, &state->LeaveType, 0) < 0
-        || add_type(module, &start_spec, &state->StartType, 0) < 0
-        || add_type(module, &instant_spec, &state->InstantType, 0) < 0
-        || add_type(module, &every_spec, &state->EveryType, 1) < 0
-        || add_type(module, &nexttick_spec, &state->NextTickType, 0) < 0
-        || add_type(module, &tick_spec, &state->TickType, 1) < 0) {
-        return -1;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
+        PyObject *type = PyType_FromModuleAndSpec(module, module_types[i].spec, NULL);
+        *state_slot(state, module_types[i].at) = type;
+        if (type == NULL
+            || (module_types[i].exported && PyModule_AddType(module, (PyTypeObject *)type) < 0)) {
+            return -1;
+        }
     }
     state->CancelledError =
         PyType_FromModuleAndSpec(module, &cancelled_error_spec, PyExc_BaseException);
     if (state->CancelledError == NULL
-        || PyModule_AddType(module, (PyTypeObject *)state->CancelledError) < 0
-        || add_exception(module, "sleeploop.DeadlockError", deadlock_error_doc,
-                         PyExc_RuntimeError, &state->DeadlockError) < 0
-        || add_exception(module, "sleeploop.LagError", lag_error_doc, PyExc_RuntimeError,
-                         &state->LagError) < 0
-        || add_exception(module, "sleeploop.LoopClosedError", loop_closed_error_doc,
-                         PyExc_RuntimeError, &state->LoopClosedError) < 0) {
+        || PyModule_AddType(module, (PyTypeObject *)state->CancelledError) < 0) {
         return -1;
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_exceptions); i++) {
+        PyObject *type = PyErr_NewExceptionWithDoc(module_exceptions[i].name,
+                                                   module_exceptions[i].doc,
+                                                   *module_exceptions[i].base, NULL);
+        *state_slot(state, module_exceptions[i].at) = type;
+        if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+            return -1;
+        }
     }
     return 0;
 }
@@ -140,29 +169,15 @@ static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     ModuleState *state = PyModule_GetState(module);
-    Py_VISIT(state->LoopType);
-    Py_VISIT(state->TaskType);
-    Py_VISIT(state->SleepType);
-    Py_VISIT(state->JoinType);
-    Py_VISIT(state->ScopeType);
-    Py_VISIT(state->GroupType);
-    Py_VISIT(state->LeaveType);
-    Py_VISIT(state->StartType);
-    Py_VISIT(state->InstantType);
-    Py_VISIT(state->EveryType);
-    Py_VISIT(state->NextTickType);
-    Py_VISIT(state->TickType);
-    Py_VISIT(state->StatsType);
-    Py_VISIT(state->CancelledError);
-    Py_VISIT(state->DeadlockError);
-    Py_VISIT(state->LagError);
-    Py_VISIT(state->LoopClosedError);
-    Py_VISIT(state->datetime_type);
-    Py_VISIT(state->timedelta_type);
-    Py_VISIT(state->utc);
-    Py_VISIT(state->epoch);
-    Py_VISIT(state->stop_iteration);
-    Py_VISIT(state->trace_callback);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
+        Py_VISIT(*state_slot(state, module_types[i].at));
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_exceptions); i++) {
+        Py_VISIT(*state_slot(state, module_exceptions[i].at));
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_others); i++) {
+        Py_VISIT(*state_slot(state, module_others[i]));
+    }
     return 0;
 }
 
@@ -170,33 +185,18 @@ static int
 module_clear(PyObject *module)
 {
     ModuleState *state = PyModule_GetState(module);
-    Py_CLEAR(state->LoopType);
-    Py_CLEAR(state->TaskType);
-    Py_CLEAR(state->SleepType);
-    Py_CLEAR(state->JoinType);
-    Py_CLEAR(state->ScopeType);
-    Py_CLEAR(state->GroupType);
-    Py_CLEAR(state->LeaveType);
-    Py_CLEAR(state->StartType);
-    Py_CLEAR(state->InstantType);
-    Py_CLEAR(state->EveryType);
-    Py_CLEAR(state->NextTickType);
-    Py_CLEAR(state->TickType);
-    Py_CLEAR(state->StatsType);
-    Py_CLEAR(state->CancelledError);
-    Py_CLEAR(state->DeadlockError);
-    Py_CLEAR(state->LagError);
-    Py_CLEAR(state->LoopClosedError);
-    Py_CLEAR(state->datetime_type);
-    Py_CLEAR(state->timedelta_type);
-    Py_CLEAR(state->utc);
-    Py_CLEAR(state->epoch);
-    Py_CLEAR(state->stop_iteration);
-    Py_CLEAR(state->trace_callback);
-    Py_CLEAR(state->str_send);
-    Py_CLEAR(state->str_throw);
-    Py_CLEAR(state->str_close);
-    Py_CLEAR(state->str_aclose);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
+        Py_CLEAR(*state_slot(state, module_types[i].at));
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_exceptions); i++) {
+        Py_CLEAR(*state_slot(state, module_exceptions[i].at));
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_others); i++) {
+        Py_CLEAR(*state_slot(state, module_others[i]));
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_strings); i++) {
+        Py_CLEAR(*state_slot(state, module_strings[i].at));
+    }
     return 0;
 }
 
