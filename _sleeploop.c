@@ -8,6 +8,9 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/functions.h"
 #include "csrc/private.h"
 
+#include "csrc/event.h"
+#include "csrc/lock.h"
+
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
     {"create_task", (PyCFunction)(void (*)(void))module_py_create_task,
@@ -59,6 +62,8 @@ PyDoc_STRVAR(lag_error_doc,
 "The loop is further behind its schedule than its `strict` allows.\n");
 PyDoc_STRVAR(loop_closed_error_doc, "The loop has run already; a loop runs once.\n");
 
+PyDoc_STRVAR(would_block_doc, "What was asked for cannot be had without waiting.\n");
+
 /* ---- what the state holds -------------------------------------------------------------------- */
 
 /* A line each: what module_exec() makes, and what is visited and cleared with the module. */
@@ -88,6 +93,9 @@ static const struct {
     {&every_spec, AT(EveryType), 1},
     {&nexttick_spec, AT(NextTickType), 0},
     {&tick_spec, AT(TickType), 1},
+    {&wait_spec, AT(WaitType), 0},
+    {&event_spec, AT(EventType), 1},
+    {&lock_spec, AT(LockType), 1},
 };
 
 static const struct {
@@ -98,6 +106,7 @@ static const struct {
     {"sleeploop.DeadlockError", deadlock_error_doc, &PyExc_RuntimeError, AT(DeadlockError)},
     {"sleeploop.LagError", lag_error_doc, &PyExc_RuntimeError, AT(LagError)},
     {"sleeploop.LoopClosedError", loop_closed_error_doc, &PyExc_RuntimeError, AT(LoopClosedError)},
+    {"sleeploop.WouldBlock", would_block_doc, &PyExc_Exception, AT(WouldBlock)},
 };
 
 static const struct {
@@ -119,6 +128,7 @@ static const size_t module_others[] = {
     AT(epoch),
     AT(stop_iteration),
     AT(trace_callback),
+    AT(done),
 };
 
 static int
@@ -146,6 +156,10 @@ module_exec(PyObject *module)
             || (module_types[i].exported && PyModule_AddType(module, (PyTypeObject *)type) < 0)) {
             return -1;
         }
+    }
+    state->done = instant_done_new(state);
+    if (state->done == NULL) {
+        return -1;
     }
     state->CancelledError =
         PyType_FromModuleAndSpec(module, &cancelled_error_spec, PyExc_BaseException);

@@ -20,15 +20,37 @@ instant_new_steal(ModuleState *state, PyObject *value, void (*take_back)(PyObjec
         return NULL;
     }
     instant->value = value;
+    instant->is_shared = 0;
     instant->take_back = take_back;
     PyObject_GC_Track(instant);
     return (PyObject *)instant;
+}
+
+/* The one that comes to None, again and again: nothing is made where nothing is waited for. */
+static inline PyObject *
+instant_done(ModuleState *state)
+{
+    return Py_NewRef(state->done);
+}
+
+static PyObject *
+instant_done_new(ModuleState *state)
+{
+    PyObject *done = instant_new_steal(state, Py_NewRef(Py_None), NULL);
+    if (done != NULL) {
+        ((InstantObject *)done)->is_shared = 1;
+    }
+    return done;
 }
 
 static PySendResult
 instant_advance(PyObject *op, PyObject *Py_UNUSED(sent), PyObject **result)
 {
     InstantObject *self = (InstantObject *)op;
+    if (self->is_shared) {
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    }
     *result = self->value;
     self->value = NULL;
     return *result != NULL ? PYGEN_RETURN : trap_used_up("__aenter__() or __aexit__()");

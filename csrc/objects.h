@@ -30,8 +30,10 @@ enum task_state {
                         datetime it yielded */
     TASK_JOIN,       /* parked at another task; payload: its Join */
     TASK_FOREVER,    /* parked without a wake-up time; payload: its Sleep or NextTick */
+    TASK_WAIT,       /* parked at a Lock, a Queue or the like; payload: its Wait */
     TASK_START,      /* parked at a task that TaskGroup.start() made; payload: its Start */
     TASK_LEAVE,      /* parked until a TaskGroup is empty; payload: its Leave */
+    TASK_REGAIN,     /* parked until it has its Condition's lock again; payload: its Wait */
     TASK_RETURNED,   /* done; payload: the result */
     TASK_FAILED,     /* done; payload: the exception */
     TASK_CANCELLED,  /* done; payload: the scope whose cancellation ended it, or NULL */
@@ -49,6 +51,7 @@ enum task_flags {
     TASK_STARTING = 1 << 8,     /* TaskGroup.start() made it and still waits for started() */
     TASK_WALL = 1 << 9,         /* parked until a moment of the system's wall clock, or ready
                                    since; counted in loop->wall_sleepers */
+    TASK_INTERRUPTED = 1 << 10, /* interrupt() has been called, and it has not been raised yet */
 };
 
 struct TaskObject {
@@ -57,7 +60,7 @@ struct TaskObject {
     PyObject *coro;          /* owned */
     PyObject *context;       /* owned: this task's copy */
     PyObject *payload;       /* owned; see task_state */
-    struct link link;        /* in the ready ring, or in the joined task's `waiters` */
+    struct link link;        /* in the ready ring, in the joined task's `waiters`, or at a place */
     struct timer timer;      /* in the loop's heap while TASK_TIMER */
     uint8_t state;           /* enum task_state */
     uint16_t flags;          /* enum task_flags */
@@ -83,7 +86,7 @@ task_done(const TaskObject *task)
 static inline int
 task_parked(const TaskObject *task)
 {
-    return task->state >= TASK_TIMER && task->state <= TASK_LEAVE;
+    return task->state >= TASK_TIMER && task->state <= TASK_REGAIN;
 }
 
 /* Parked where a cancellation takes it away. From where it waits for tasks of its own
@@ -91,7 +94,7 @@ task_parked(const TaskObject *task)
 static inline int
 task_interruptible(const TaskObject *task)
 {
-    return task->state >= TASK_TIMER && task->state <= TASK_FOREVER;
+    return task->state >= TASK_TIMER && task->state <= TASK_WAIT;
 }
 
 /* ---- CancelScope ----------------------------------------------------------------------------- */
@@ -261,6 +264,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *value;  /* owned; NULL: awaited */
+    int is_shared;    /* the one of all that need not wait and come to None: awaited many times */
     void (*take_back)(PyObject *value);  /* if it cannot be handed over; NULL: nothing to do */
 } InstantObject;
 
@@ -268,6 +272,94 @@ typedef struct {
     PyBaseExceptionObject base;
     ScopeObject *scope;  /* owned: whose cancellation it is; NULL: of no scope's */
 } CancelledErrorObject;
+
+/* ---- Waiting on each other -------------------------------------------------------------------- */
+
+/* Where tasks wait for one and the same thing, in the order in which they get it. */
+struct place {
+    struct link tasks;  /* head: in TASK_WAIT or TASK_REGAIN, borrowed; the payload of each is
+                           the Wait by which it is here */
+    size_t count;
+};
+
+/* What every object begins with that tasks wait at. The rest of its struct is with its type:
+ * nothing else needs to know. */
+#define SYNC_HEAD                                                                              \
+    PyObject_HEAD                                                                              \
+    PyObject *name;        /* owned exact str; NULL: none */                                   \
+    PyObject *weakrefs;                                                                        \
+    uint64_t loop_number;  /* of the loop whose tasks used it last; 0: none yet */             \
+    size_t parked;         /* tasks that wait here, at whichever of its places */
+
+typedef struct {
+    SYNC_HEAD
+} SyncObject;
+
+typedef struct WaitObject WaitObject;
+
+/* What is waited for: each type has one of these for each of its methods that wait. Only `take`,
+ * `result`, `describe` and `resume` may run Python. */
+struct wait_kind {
+    const char *function;  /* for errors: "Lock.acquire()" */
+
+    /* Takes what is wanted if it can be had at once: 1; 0: it cannot, and nothing has changed;
+     * -1 with an exception. Asked when the await begins, and once more when its task is about to
+     * be parked: Python code may have run in between. Never called while others wait that come
+     * first, unless it looks at them itself. */
+    int (*take)(WaitObject *wait, LoopObject *loop, TaskObject *task);
+
+    /* What the await comes to, once granted: a new reference, or NULL with an exception. If
+     * there is no such function: the value, or None. */
+    PyObject *(*result)(WaitObject *wait);
+
+    /* Granted, but nobody will ever learn of it: its coroutine was closed, or did not pass the
+     * wake-up on. Must not fail. NULL: nothing to do. */
+    void (*give_back)(WaitObject *wait);
+
+    /* A parked wait has been taken away: others may have waited for it only. Must not fail.
+     * NULL: nothing to do. */
+    void (*left)(WaitObject *wait);
+
+    /* New str for reports: "Lock 'db' held by task 'writer' since 3.2 s". */
+    PyObject *(*describe)(PyObject *object);
+
+    /* Number of the one task that is waited for; 0: nobody knows. NULL: likewise. */
+    uint32_t (*blocker)(const WaitObject *wait);
+
+    /* Parks in an order of its own: 0, or -1 with an exception. NULL: at the end of `place`. */
+    int (*park)(WaitObject *wait, TaskObject *task);
+    void (*unpark)(WaitObject *wait, TaskObject *task);
+
+    /* The await goes on after it has been granted, or after `exc` was thrown into it, which is
+     * borrowed: 1: it has ended (with exc, if there was one), 0: it waits again, -1 with an
+     * exception. NULL: it ends. */
+    int (*resume)(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObject *exc);
+};
+
+enum wait_outcome {
+    WAIT_OPEN,     /* nothing has come of it yet */
+    WAIT_GRANTED,  /* it has what it waited for; or `value` is that */
+    WAIT_FAILED,   /* it will raise `value` */
+    WAIT_REFUSED,  /* its kind's result() says why, for which there may have been no memory */
+};
+
+/* `await lock.acquire()` and its like; see place.h. */
+struct WaitObject {
+    PyObject_HEAD
+    const struct wait_kind *kind;
+    SyncObject *object;  /* owned */
+    PyObject *value;     /* owned: what is brought, or what has been got; or NULL */
+    struct place *place; /* in `object`: where it waits, or would; NULL: its kind parks it */
+    TaskObject *task;    /* borrowed while WAITING, for comparison alone unless it is parked */
+    int64_t started;     /* while WAITING: loop time when it began */
+    double number;       /* of its kind: how much, how urgent, which */
+    uint8_t state;       /* enum trap_state */
+    uint8_t outcome;     /* enum wait_outcome */
+    uint8_t taken;       /* GRANTED, and the task has learned of it */
+    uint8_t parked;
+    uint8_t firm;        /* a cancellation does not take it away: TASK_REGAIN */
+    uint8_t phase;       /* of its kind */
+};
 
 /* ---- SleepingLoop ---------------------------------------------------------------------------- */
 

@@ -85,6 +85,34 @@ park_start(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     }
 }
 
+/* At its place, unless what it waits for can be had meanwhile. Steals trap. */
+static void
+park_wait(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
+{
+    WaitObject *wait = (WaitObject *)trap_steal;
+    int taken = wait->outcome == WAIT_OPEN ? wait->kind->take(wait, loop, task) : 1;
+    if (taken == 0) {
+        task->payload = trap_steal;
+        task->state = wait->firm ? TASK_REGAIN : TASK_WAIT;
+        if (wait_park(wait, task) == 0) {
+            return;
+        }
+        task->state = TASK_RUNNING;
+        task->payload = NULL;
+        taken = -1;
+    }
+    if (taken < 0) {
+        loop_throw_next(loop, task, PyErr_GetRaisedException());
+        Py_DECREF(trap_steal);
+        return;
+    }
+    if (wait->outcome == WAIT_OPEN) {
+        wait->outcome = WAIT_GRANTED;
+    }
+    task->payload = trap_steal;
+    loop_make_ready(loop, task);
+}
+
 /* Until the group is empty. Steals trap. */
 static void
 park_leave(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
@@ -136,7 +164,7 @@ refuse_yield(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
     const char *hint = "; await one of sleeploop's own awaitables";
     PyTypeObject *type = Py_TYPE(obj_steal);
     if (type == loop->state->SleepType || type == loop->state->NextTickType
-        || type == loop->state->JoinType
+        || type == loop->state->JoinType || type == loop->state->WaitType
         || type == loop->state->StartType || type == loop->state->LeaveType) {
         hint = "; 'await' it, once and on this loop, instead of yielding it";
     }
@@ -157,6 +185,7 @@ enum trap_kind {  /* those before TRAP_OF_NONE are ours */
     TRAP_OF_SLEEP,
     TRAP_OF_TICK,
     TRAP_OF_JOIN,
+    TRAP_OF_WAIT,
     TRAP_OF_START,
     TRAP_OF_LEAVE,
     TRAP_OF_NONE,
@@ -185,6 +214,13 @@ classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
                    ? TRAP_OF_JOIN
                    : TRAP_UNKNOWN;
     }
+    if (Py_TYPE(obj) == state->WaitType) {
+        WaitObject *wait = (WaitObject *)obj;
+        return wait->state == TRAP_WAITING && wait->task == task && !wait->parked
+                       && wait->object->loop_number == loop->number
+                   ? TRAP_OF_WAIT
+                   : TRAP_UNKNOWN;
+    }
     if (obj == Py_None) {
         return TRAP_OF_NONE;
     }
@@ -207,6 +243,7 @@ static inline int
 trap_is_cancelled(enum trap_kind kind, PyObject *trap)
 {
     return kind != TRAP_UNKNOWN && kind != TRAP_OF_LEAVE
+           && (kind != TRAP_OF_WAIT || !((WaitObject *)trap)->firm)
            && (kind != TRAP_OF_START || ((StartObject *)trap)->task == NULL);
 }
 
@@ -237,6 +274,9 @@ loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     }
     case TRAP_OF_JOIN:
         park_join(loop, task, trap_steal);
+        break;
+    case TRAP_OF_WAIT:
+        park_wait(loop, task, trap_steal);
         break;
     case TRAP_OF_START:
         park_start(loop, task, trap_steal);

@@ -10,7 +10,9 @@ struct ModuleState {
     PyTypeObject *LoopType, *TaskType, *SleepType, *JoinType, *StatsType;
     PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
     PyTypeObject *EveryType, *NextTickType, *TickType;
+    PyTypeObject *WaitType, *EventType, *LockType;
     PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
+    PyObject *WouldBlock;
     PyObject *str_send, *str_throw, *str_close, *str_aclose;
     /* datetime: its C API where there is one. Before 3.13 a subinterpreter with a
      * GIL of its own gets datetime in pure Python, and then this is NULL. */
@@ -18,6 +20,7 @@ struct ModuleState {
     PyObject *datetime_type, *timedelta_type;
     PyObject *utc, *epoch;     /* timezone.utc; 1970-01-01 in it */
     PyObject *stop_iteration;  /* see stop_iteration_reused_steal() */
+    PyObject *done;            /* see instant_done() */
     uint64_t loops_made;
     size_t trace_capacity;     /* of the loops that do not say; see traceread.h */
     PyObject *trace_callback;  /* owned, or NULL */

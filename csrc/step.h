@@ -152,7 +152,8 @@ trap_is_of_wall(ModuleState *state, PyObject *trap)
     if (type == state->SleepType) {
         return ((SleepObject *)trap)->kind == SLEEP_UNTIL_WALL;
     }
-    return type != state->NextTickType && type != state->JoinType && type != state->LeaveType
+    return type != state->NextTickType && type != state->JoinType && type != state->WaitType
+           && type != state->LeaveType
            && type != state->StartType;
 }
 

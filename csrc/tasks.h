@@ -6,7 +6,7 @@
 #ifndef SLEEPLOOP_TASKS_H
 #define SLEEPLOOP_TASKS_H
 
-#include "join.h"
+#include "place.h"
 
 /* A task that the run waits for. */
 static inline int
@@ -36,6 +36,10 @@ loop_unpark(LoopObject *loop, TaskObject *task)
         break;
     case TASK_START:
         chain_remove(&((StartObject *)task->payload)->task->waiters, &task->link);
+        break;
+    case TASK_WAIT:
+    case TASK_REGAIN:
+        wait_unpark((WaitObject *)task->payload, task);
         break;
     case TASK_LEAVE:
         ((LeaveObject *)task->payload)->group->leaving = NULL;

@@ -222,6 +222,9 @@ task_waiting_since(TaskObject *task)
         return ((StartObject *)trap)->started;
     case TASK_LEAVE:
         return ((LeaveObject *)trap)->started;
+    case TASK_WAIT:
+    case TASK_REGAIN:
+        return ((WaitObject *)trap)->started;
     default:
         if (Py_TYPE(trap) == task->loop->state->NextTickType) {
             return ((NextTickObject *)trap)->started;
@@ -279,6 +282,9 @@ task_get_waiting_on(PyObject *op, void *Py_UNUSED(closure))
         return Py_NewRef(((StartObject *)task->payload)->task);
     case TASK_LEAVE:
         return Py_NewRef(((LeaveObject *)task->payload)->group);
+    case TASK_WAIT:
+    case TASK_REGAIN:
+        return Py_NewRef(((WaitObject *)task->payload)->object);
     default:
         if (task->loop != NULL && Py_TYPE(task->payload) == task->loop->state->NextTickType) {
             return Py_NewRef(((NextTickObject *)task->payload)->every);
@@ -349,6 +355,14 @@ task_state_description(TaskObject *task)
         return task->payload != NULL
                    ? group_describe_wait(((LeaveObject *)task->payload)->group)
                    : NULL;
+    case TASK_WAIT:
+    case TASK_REGAIN:
+        if (task->payload != NULL) {
+            WaitObject *wait = (WaitObject *)task->payload;
+            detail = wait->kind->describe((PyObject *)wait->object);
+        }
+        text = detail != NULL ? PyUnicode_FromFormat("waiting for %U", detail) : NULL;
+        break;
     case TASK_RETURNED:
     case TASK_FAILED:
         detail = describe(task->payload != NULL ? task->payload : Py_None);
@@ -426,6 +440,12 @@ task_tp_clear(PyObject *op)
     task_mark_seen(task);  /* the ring's head is in the loop, which may die now */
     if (task->loop != NULL && !task_done(task)) {
         task->loop->phase = LOOP_CLOSED;  /* garbage as well, and must not step us any more */
+    }
+    if ((task->state == TASK_WAIT || task->state == TASK_REGAIN) && task->payload != NULL) {
+        /* What it waits at may outlive the loop; those who wait behind it are garbage as well. */
+        ((WaitObject *)task->payload)->outcome = WAIT_FAILED;
+        wait_unpark((WaitObject *)task->payload, task);
+        task->state = TASK_RUNNING;
     }
     scopes_drop(task_take_scopes(task));
     Py_CLEAR(task->coro);
@@ -515,8 +535,8 @@ static PyGetSetDef task_getset[] = {
                "None: it does not sleep."),
      NULL},
     {"waiting_on", task_get_waiting_on, NULL,
-     PyDoc_STR("What the task waits for: a Task, a TaskGroup, a sleep, an Every or a datetime;\n"
-               "None if it does not wait."),
+     PyDoc_STR("What the task waits for: a Task, a TaskGroup, a Lock, a Queue or the like, a\n"
+               "sleep, an Every or a datetime; None if it does not wait."),
      NULL},
     {"created_at", task_get_created_at, NULL,
      PyDoc_STR("Where the task was made, a traceback.StackSummary, innermost last; None unless\n"

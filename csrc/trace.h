@@ -289,6 +289,13 @@ trace_is_parked(const LoopObject *loop, const TaskObject *task)
            && ((SleepObject *)task->payload)->kind >= SLEEP_PARKED;
 }
 
+/* The number of the one task that stands in the way; 0: nobody knows. */
+static uint32_t
+trace_blocker(const WaitObject *wait)
+{
+    return wait->kind->blocker != NULL ? wait->kind->blocker(wait) : 0;
+}
+
 static __attribute__((noinline)) void
 trace_parked(const LoopObject *loop, const TaskObject *task, int is_noted)
 {
@@ -309,6 +316,10 @@ trace_parked(const LoopObject *loop, const TaskObject *task, int is_noted)
         break;
     case TASK_START:
         other = ((StartObject *)task->payload)->task->number;
+        break;
+    case TASK_WAIT:
+    case TASK_REGAIN:
+        other = trace_blocker((WaitObject *)task->payload);
         break;
     case TASK_LEAVE:
         break;

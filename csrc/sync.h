@@ -1,0 +1,172 @@
+/* sync.h: what the types have in common that tasks wait at: a name, how the first is woken, how
+ * one says what it is.
+ */
+#ifndef SLEEPLOOP_SYNC_H
+#define SLEEPLOOP_SYNC_H
+
+#include "finish.h"
+#include "instant.h"
+
+/* ---- made and freed -------------------------------------------------------------------------- */
+
+/* name=: NULL for None. A new reference to an exact str; 0, or -1 with a TypeError. */
+static int
+sync_name_from_object(const char *function, PyObject *obj, PyObject **name)
+{
+    *name = NULL;
+    if (obj == NULL || obj == Py_None) {
+        return 0;
+    }
+    if (!PyUnicode_Check(obj)) {
+        raise_about(PyExc_TypeError, "%s: name must be a str, not %U%s", function, obj, "");
+        return -1;
+    }
+    *name = PyUnicode_FromObject(obj);
+    return *name != NULL ? 0 : -1;
+}
+
+/* A new object of a type whose struct begins with SYNC_HEAD; the rest of it is zero, its places
+ * have yet to be initialised. name: borrowed, what __init__() was given, or NULL. */
+static PyObject *
+sync_new(const char *function, PyTypeObject *type, PyObject *name)
+{
+    PyObject *text;
+    if (sync_name_from_object(function, name, &text) < 0) {
+        return NULL;
+    }
+    PyObject *op = type->tp_alloc(type, 0);
+    if (op == NULL) {
+        Py_XDECREF(text);
+        return NULL;
+    }
+    ((SyncObject *)op)->name = text;
+    return op;
+}
+
+/* The beginning of tp_dealloc. */
+static void
+sync_dies(PyObject *op)
+{
+    PyObject_GC_UnTrack(op);
+    assert(((SyncObject *)op)->parked == 0);  /* whoever waits holds it */
+    if (((SyncObject *)op)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+}
+
+/* Its end, when whatever is the type's own has been dropped. */
+static void
+sync_free(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    Py_CLEAR(((SyncObject *)op)->name);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+/* Traverse and dealloc of a type that owns nothing else. */
+static int
+sync_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return 0;
+}
+
+static void
+sync_tp_dealloc(PyObject *op)
+{
+    sync_dies(op);
+    sync_free(op);
+}
+
+/* ---- woken ----------------------------------------------------------------------------------- */
+
+/* What the parked wait waits for is its task's from now on. */
+static inline void
+wait_grant(WaitObject *wait)
+{
+    wait->outcome = WAIT_GRANTED;
+    loop_wake(wait->task->loop, wait->task);
+}
+
+/* Likewise for all who are at the place now. */
+static void
+place_grant_all(struct place *place)
+{
+    WaitObject *wait;
+    while ((wait = place_first(place)) != NULL) {
+        wait_grant(wait);
+    }
+}
+
+/* The parked wait comes to an error, which result() of its kind raises. */
+static inline void
+wait_refuse(WaitObject *wait)
+{
+    wait->outcome = WAIT_REFUSED;
+    loop_wake(wait->task->loop, wait->task);
+}
+
+/* The result() of a kind whose await comes to True, as asyncio's do. */
+static PyObject *
+wait_result_true(WaitObject *Py_UNUSED(wait))
+{
+    Py_RETURN_TRUE;
+}
+
+/* It cannot be had at once. Steals text, or passes its error on. */
+COLD static void
+raise_would_block(ModuleState *state, PyObject *text_steal)
+{
+    if (text_steal != NULL) {
+        PyErr_SetObject(state->WouldBlock, text_steal);
+        Py_DECREF(text_steal);
+    }
+}
+
+/* ---- described ------------------------------------------------------------------------------- */
+
+/* New str: "Lock 'db'", or "Lock" if it has no name. */
+static PyObject *
+sync_title(PyObject *op)
+{
+    const char *type = strrchr(Py_TYPE(op)->tp_name, '.') + 1;
+    PyObject *name = ((SyncObject *)op)->name;
+    return name != NULL ? PyUnicode_FromFormat("%s %R", type, name) : PyUnicode_FromString(type);
+}
+
+/* New float, for people: seconds, to the millisecond. */
+static PyObject *
+seconds_rounded(int64_t ns)
+{
+    return PyFloat_FromDouble(nearbyint((double)ns / 1e6) / 1e3);
+}
+
+/* New str: "<Lock 'db' held by ..., 2 waiting>". Steals what, or passes its error on. */
+static PyObject *
+sync_repr_steal(PyObject *op, PyObject *what_steal)
+{
+    if (what_steal == NULL) {
+        return NULL;
+    }
+    size_t n = ((SyncObject *)op)->parked;
+    PyObject *text = n > 0 ? PyUnicode_FromFormat("<%U, %zu waiting>", what_steal, n)
+                           : PyUnicode_FromFormat("<%U>", what_steal);
+    Py_DECREF(what_steal);
+    return text;
+}
+
+static PyObject *
+sync_get_name(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *name = ((SyncObject *)op)->name;
+    return Py_NewRef(name != NULL ? name : Py_None);
+}
+
+#define SYNC_NAME_GETTER                                                                       \
+    {"name", sync_get_name, NULL, PyDoc_STR("The name it was given, a str, or None."), NULL}
+
+#define SYNC_WEAKLIST                                                                          \
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(SyncObject, weakrefs), READONLY, NULL}
+
+#endif /* SLEEPLOOP_SYNC_H */
