@@ -8,6 +8,9 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/functions.h"
 #include "csrc/private.h"
 
+#include "csrc/buffer.h"
+#include "csrc/meter.h"
+
 #include "csrc/event.h"
 #include "csrc/lock.h"
 
@@ -94,8 +97,28 @@ static const struct {
     {&nexttick_spec, AT(NextTickType), 0},
     {&tick_spec, AT(TickType), 1},
     {&wait_spec, AT(WaitType), 0},
+    {&door_spec, AT(DoorType), 0},
+    {&doorway_spec, AT(DoorwayType), 0},
     {&event_spec, AT(EventType), 1},
     {&lock_spec, AT(LockType), 1},
+};
+
+static const struct {
+    PyStructSequence_Desc *desc;
+    size_t at;
+} module_sequences[] = {
+    {&stats_desc, AT(StatsType)},
+    {&level_stats_desc, AT(LevelStatsType)},
+    {&wait_stats_desc, AT(WaitStatsType)},
+};
+
+static const struct {
+    size_t type;
+    const char *name;
+    size_t offset;
+} module_doorways[] = {
+    {AT(LockType), "__aenter__", offsetof(LockObject, enter)},
+    {AT(LockType), "__aexit__", offsetof(LockObject, leave)},
 };
 
 static const struct {
@@ -120,7 +143,6 @@ static const struct {
 };
 
 static const size_t module_others[] = {
-    AT(StatsType),
     AT(CancelledError),
     AT(datetime_type),
     AT(timedelta_type),
@@ -145,15 +167,24 @@ module_exec(PyObject *module)
     if (walltime_init(state) < 0) {
         return -1;
     }
-    state->StatsType = PyStructSequence_NewType(&stats_desc);
-    if (state->StatsType == NULL || PyModule_AddType(module, state->StatsType) < 0) {
-        return -1;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_sequences); i++) {
+        PyTypeObject *type = PyStructSequence_NewType(module_sequences[i].desc);
+        *state_slot(state, module_sequences[i].at) = (PyObject *)type;
+        if (type == NULL || PyModule_AddType(module, type) < 0) {
+            return -1;
+        }
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
         PyObject *type = PyType_FromModuleAndSpec(module, module_types[i].spec, NULL);
         *state_slot(state, module_types[i].at) = type;
         if (type == NULL
             || (module_types[i].exported && PyModule_AddType(module, (PyTypeObject *)type) < 0)) {
+            return -1;
+        }
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_doorways); i++) {
+        PyTypeObject *type = (PyTypeObject *)*state_slot(state, module_doorways[i].type);
+        if (doorway_add(state, type, module_doorways[i].name, module_doorways[i].offset) < 0) {
             return -1;
         }
     }
@@ -186,6 +217,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
         Py_VISIT(*state_slot(state, module_types[i].at));
     }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_sequences); i++) {
+        Py_VISIT(*state_slot(state, module_sequences[i].at));
+    }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_exceptions); i++) {
         Py_VISIT(*state_slot(state, module_exceptions[i].at));
     }
@@ -201,6 +235,9 @@ module_clear(PyObject *module)
     ModuleState *state = PyModule_GetState(module);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
         Py_CLEAR(*state_slot(state, module_types[i].at));
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_sequences); i++) {
+        Py_CLEAR(*state_slot(state, module_sequences[i].at));
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_exceptions); i++) {
         Py_CLEAR(*state_slot(state, module_exceptions[i].at));

@@ -2,21 +2,29 @@
 #ifndef SLEEPLOOP_LOCK_H
 #define SLEEPLOOP_LOCK_H
 
-#include "sync.h"
+#include "door.h"
 
+/* Holds no object but its name, so it cannot be part of a cycle. `held` is 1 or 0. */
 typedef struct {
     SYNC_HEAD
     struct place place;
-    TaskObject *owner;  /* owned: who has it, or NULL */
+    DoorObject enter, leave;
+    uint32_t owner;     /* number of the task that has it, of the loop of `loop_number`; or 0 */
     int64_t since;      /* loop time at which it got it */
 } LockObject;
+
+static PyObject *lock_enter(PyObject *door, PyObject *const *args, size_t n_args, PyObject *kwnames);
+static PyObject *lock_leave(PyObject *door, PyObject *const *args, size_t n_args, PyObject *kwnames);
 
 static LockObject *
 lock_new(PyTypeObject *type, const char *function, PyObject *name)
 {
     LockObject *lock = (LockObject *)sync_new(function, type, name);
     if (lock != NULL) {
+        ModuleState *state = state_of_type(type);
         place_init(&lock->place);
+        door_init(state, &lock->enter, (PyObject *)lock, lock_enter);
+        door_init(state, &lock->leave, (PyObject *)lock, lock_leave);
     }
     return lock;
 }
@@ -32,20 +40,37 @@ lock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)lock_new(type, "Lock()", name);
 }
 
+/* The task that has the lock, borrowed; NULL: none has, or it has finished. Looks through all
+ * tasks. */
+static TaskObject *
+lock_find_owner(LockObject *lock)
+{
+    ModuleState *state = state_of_type(Py_TYPE(lock));
+    WaitObject *first = place_first(&lock->place);
+    LoopObject *loop = first != NULL ? first->task->loop
+                                     : running_loop_borrowed(state, lock->loop_number);
+    return lock->owner != 0 && loop != NULL ? loop_find_task(loop, lock->owner) : NULL;
+}
+
 /* New str: "Lock 'db' held by task 'writer' since 3.2 s" */
 static PyObject *
 lock_describe(PyObject *op)
 {
     LockObject *lock = (LockObject *)op;
-    TaskObject *owner = lock->owner;
     PyObject *title = sync_title(op);
-    if (owner == NULL || title == NULL) {
+    if (lock->owner == 0 || title == NULL) {
         return title;
     }
-    PyObject *name = task_name(owner), *since = seconds_rounded(lock->since), *text = NULL;
-    if (name != NULL && since != NULL) {
-        text = PyUnicode_FromFormat("%U held by task %R since %S s%s", title, name, since,
-                                    task_done(owner) ? ", which has finished" : "");
+    TaskObject *owner = lock_find_owner(lock);
+    PyObject *since = seconds_rounded(lock->since), *name = NULL, *text = NULL;
+    if (owner != NULL) {
+        name = task_name(owner);
+        text = name != NULL && since != NULL
+                   ? PyUnicode_FromFormat("%U held by task %R since %S s", title, name, since)
+                   : NULL;
+    }
+    else if (since != NULL) {
+        text = PyUnicode_FromFormat("%U held since %S s by a task that is gone", title, since);
     }
     Py_XDECREF(since);
     Py_XDECREF(name);
@@ -57,7 +82,7 @@ static PyObject *
 lock_tp_repr(PyObject *op)
 {
     PyObject *what = lock_describe(op);
-    if (what != NULL && ((LockObject *)op)->owner == NULL) {
+    if (what != NULL && ((LockObject *)op)->owner == 0) {
         Py_SETREF(what, PyUnicode_FromFormat("%U unlocked", what));
     }
     return sync_repr_steal(op, what);
@@ -68,75 +93,62 @@ lock_tp_repr(PyObject *op)
 static inline void
 lock_own(LockObject *lock, TaskObject *task)
 {
-    lock->owner = (TaskObject *)Py_NewRef(task);
+    lock->owner = task->number;
+    lock->held = 1;
     lock->since = clock_about_now(&task->loop->clock);
 }
 
-/* To the first who waits, or to nobody. Returns the former owner, whose reference is the
- * caller's now, or NULL. */
-static TaskObject *
+/* To the first who waits, or to nobody. */
+static inline void
 lock_pass_on(LockObject *lock)
 {
-    TaskObject *old = lock->owner;
     WaitObject *next = place_first(&lock->place);
-    lock->owner = NULL;
+    lock->owner = 0;
+    lock->held = 0;
     if (next != NULL) {
         lock_own(lock, next->task);
         wait_grant(next);
     }
-    return old;
 }
 
-/* Whether the task may wait for whoever has the lock: 0, or -1 with an exception. */
-COLD static int
-lock_check_wait(LockObject *lock, TaskObject *task, const char *function)
+/* The current task asks for a lock that it has. */
+COLD static void
+raise_lock_is_own(LockObject *lock, const char *function)
 {
-    TaskObject *owner = lock->owner;
-    const char *why = NULL;
-    PyObject *type = task->loop->state->DeadlockError;
-    if (owner == task) {
-        why = ", the task that asks for it: it would wait for itself for ever";
-    }
-    else if (task_done(owner)) {
-        why = ": nobody can release it any more";
-    }
-    else if (owner->loop != task->loop) {
-        why = " of another loop";
-        type = PyExc_RuntimeError;
-    }
-    if (why == NULL) {
-        return 0;
-    }
     PyObject *text = lock_describe((PyObject *)lock);
     if (text != NULL) {
-        PyErr_Format(type, "%s: %U%s", function, text, why);
+        PyErr_Format(state_of_type(Py_TYPE(lock))->DeadlockError,
+                     "%s: %U, the task that asks for it: it would wait for itself for ever",
+                     function, text);
         Py_DECREF(text);
     }
-    return -1;
 }
 
 static int
 lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
 {
     LockObject *lock = (LockObject *)wait->object;
-    if (lock->owner == NULL) {
+    if (lock->owner == 0) {
         lock_own(lock, task);
         return 1;
     }
-    return lock_check_wait(lock, task, wait->kind->function);
+    if (lock->owner == task->number) {
+        raise_lock_is_own(lock, wait->kind->function);
+        return -1;
+    }
+    return 0;
 }
 
 static void
 lock_give_back(WaitObject *wait)
 {
-    Py_XDECREF(lock_pass_on((LockObject *)wait->object));
+    lock_pass_on((LockObject *)wait->object);
 }
 
 static uint32_t
 lock_blocker(const WaitObject *wait)
 {
-    const LockObject *lock = (const LockObject *)wait->object;
-    return lock->owner != NULL ? lock->owner->number : 0;
+    return ((const LockObject *)wait->object)->owner;
 }
 
 static const struct wait_kind lock_acquire_kind = {
@@ -156,24 +168,64 @@ static const struct wait_kind lock_enter_kind = {
     .blocker = lock_blocker,
 };
 
+COLD static int
+raise_not_owner(LockObject *lock, const char *function)
+{
+    PyObject *text = lock_describe((PyObject *)lock);
+    if (text != NULL) {
+        PyErr_Format(PyExc_RuntimeError,
+                     lock->owner == 0 ? "%s: %U is not held by anyone"
+                                      : "%s: %U, and only that task can release it",
+                     function, text);
+        Py_DECREF(text);
+    }
+    return -1;
+}
+
 /* Takes the lock from the current task. 0, or -1 with a RuntimeError. */
 static inline int
 lock_release(ModuleState *state, LockObject *lock, const char *function)
 {
     LoopObject *loop = current_loop_borrowed(state);
-    if (lock->owner == NULL || loop == NULL || lock->owner != loop->current) {
-        PyObject *text = lock_describe((PyObject *)lock);
-        if (text != NULL) {
-            PyErr_Format(PyExc_RuntimeError,
-                         lock->owner == NULL ? "%s: %U is not held by anyone"
-                                             : "%s: %U, and only that task can release it",
-                         function, text);
-            Py_DECREF(text);
-        }
-        return -1;
+    if (lock->owner == 0 || loop == NULL || loop->current == NULL
+        || lock->owner != loop->current->number || lock->loop_number != loop->number) {
+        return raise_not_owner(lock, function);
     }
-    Py_DECREF(lock_pass_on(lock));
+    lock_pass_on(lock);
     return 0;
+}
+
+/* A free lock is had when the block is entered, not when the awaitable is awaited: that comes
+ * next, and nothing has to be made for it. */
+static PyObject *
+lock_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
+{
+    LockObject *lock = (LockObject *)((DoorObject *)door)->of;
+    ModuleState *state = state_of_type(Py_TYPE(lock));
+    const char *function = "async with Lock()";
+    if (door_check_args("Lock.__aenter__()", 0, n_args, kwnames) < 0) {
+        return NULL;
+    }
+    TaskObject *task = need_current_task_borrowed(state, function);
+    if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, function) < 0) {
+        return NULL;
+    }
+    if (lock->owner == 0 && task_may_go_on(task)) {
+        lock_own(lock, task);
+        return instant_done(state);
+    }
+    return (PyObject *)wait_new(state, &lock_enter_kind, (PyObject *)lock, &lock->place, NULL);
+}
+
+static PyObject *
+lock_leave(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
+{
+    LockObject *lock = (LockObject *)((DoorObject *)door)->of;
+    ModuleState *state = state_of_type(Py_TYPE(lock));
+    if (door_check_args("Lock.__aexit__()", 3, n_args, kwnames) < 0) {
+        return NULL;
+    }
+    return lock_release(state, lock, "async with Lock()") == 0 ? instant_done(state) : NULL;
 }
 
 /* ---- the type -------------------------------------------------------------------------------- */
@@ -184,8 +236,8 @@ PyDoc_STRVAR(lock_acquire_doc,
 "\n"
 "A lock that is free is had without switching tasks; a cancellation is raised even then.\n"
 "\n"
-"Raises DeadlockError if the task has it already, or if a task has it that has\n"
-"finished; RuntimeError if a task of another loop has it.\n");
+"Raises DeadlockError if the task has it already, RuntimeError if a task of another\n"
+"loop has it.\n");
 
 static PyObject *
 lock_py_acquire(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -210,13 +262,12 @@ lock_py_acquire_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (task == NULL || sync_enter(state, (SyncObject *)op, task->loop, function) < 0) {
         return NULL;
     }
-    if (lock->owner != NULL) {
-        if (lock->owner == task) {
-            (void)lock_check_wait(lock, task, function);
-        }
-        else {
-            raise_would_block(state, lock_describe(op));
-        }
+    if (lock->owner == task->number) {
+        raise_lock_is_own(lock, function);
+        return NULL;
+    }
+    if (lock->owner != 0) {
+        raise_would_block(state, lock_describe(op));
         return NULL;
     }
     lock_own(lock, task);
@@ -238,67 +289,17 @@ lock_py_release(PyObject *op, PyObject *Py_UNUSED(ignored))
                : NULL;
 }
 
-/* A free lock is had when the block is entered, not when the awaitable is awaited: that comes
- * next, and nothing has to be made for it. */
-static PyObject *
-lock_py_aenter(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    LockObject *lock = (LockObject *)op;
-    ModuleState *state = state_of_type(Py_TYPE(op));
-    TaskObject *task = need_current_task_borrowed(state, "async with Lock()");
-    if (task == NULL
-        || sync_enter(state, (SyncObject *)op, task->loop, "async with Lock()") < 0) {
-        return NULL;
-    }
-    if (lock->owner == NULL && task_may_go_on(task)) {
-        lock_own(lock, task);
-        return instant_done(state);
-    }
-    return (PyObject *)wait_new(state, &lock_enter_kind, op, &lock->place, NULL);
-}
-
-static PyObject *
-lock_py_aexit(PyObject *op, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(n_args))
-{
-    ModuleState *state = state_of_type(Py_TYPE(op));
-    return lock_release(state, (LockObject *)op, "async with Lock()") == 0 ? instant_done(state)
-                                                                           : NULL;
-}
-
 static PyObject *
 lock_py_locked(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(((LockObject *)op)->owner != NULL);
+    return PyBool_FromLong(((LockObject *)op)->owner != 0);
 }
 
 static PyObject *
 lock_get_owner(PyObject *op, void *Py_UNUSED(closure))
 {
-    TaskObject *owner = ((LockObject *)op)->owner;
+    TaskObject *owner = lock_find_owner((LockObject *)op);
     return Py_NewRef(owner != NULL ? (PyObject *)owner : Py_None);
-}
-
-static int
-lock_tp_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT(((LockObject *)op)->owner);
-    return 0;
-}
-
-static int
-lock_tp_clear(PyObject *op)
-{
-    Py_CLEAR(((LockObject *)op)->owner);
-    return 0;
-}
-
-static void
-lock_tp_dealloc(PyObject *op)
-{
-    sync_dies(op);
-    (void)lock_tp_clear(op);
-    sync_free(op);
 }
 
 PyDoc_STRVAR(lock_type_doc,
@@ -327,8 +328,6 @@ PyDoc_STRVAR(lock_type_doc,
 "<Lock 'db' held by task 'second' since 2.0 s>\n");
 
 static PyMethodDef lock_methods[] = {
-    {"__aenter__", lock_py_aenter, METH_NOARGS, NULL},
-    {"__aexit__", (PyCFunction)(void (*)(void))lock_py_aexit, METH_FASTCALL, NULL},
     {"acquire", lock_py_acquire, METH_NOARGS, lock_acquire_doc},
     {"acquire_nowait", lock_py_acquire_nowait, METH_NOARGS, lock_acquire_nowait_doc},
     {"release", lock_py_release, METH_NOARGS, lock_release_doc},
@@ -339,7 +338,7 @@ static PyMethodDef lock_methods[] = {
 
 static PyGetSetDef lock_getset[] = {
     SYNC_NAME_GETTER,
-    {"owner", lock_get_owner, NULL, PyDoc_STR("The Task that has it, or None."), NULL},
+    {"owner", lock_get_owner, NULL, PyDoc_STR("The Task that has it; None: none has, or it has finished."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -351,9 +350,7 @@ static PyMemberDef lock_members[] = {
 static PyType_Slot lock_slots[] = {
     {Py_tp_doc, (void *)lock_type_doc},
     {Py_tp_new, lock_tp_new},
-    {Py_tp_dealloc, lock_tp_dealloc},
-    {Py_tp_traverse, lock_tp_traverse},
-    {Py_tp_clear, lock_tp_clear},
+    {Py_tp_dealloc, sync_tp_dealloc},
     {Py_tp_repr, lock_tp_repr},
     {Py_tp_methods, lock_methods},
     {Py_tp_getset, lock_getset},
@@ -364,7 +361,7 @@ static PyType_Slot lock_slots[] = {
 static PyType_Spec lock_spec = {
     .name = "sleeploop.Lock",
     .basicsize = sizeof(LockObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = lock_slots,
 };
 

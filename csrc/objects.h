@@ -289,7 +289,8 @@ struct place {
     PyObject *name;        /* owned exact str; NULL: none */                                   \
     PyObject *weakrefs;                                                                        \
     uint64_t loop_number;  /* of the loop whose tasks used it last; 0: none yet */             \
-    size_t parked;         /* tasks that wait here, at whichever of its places */
+    size_t parked;         /* tasks that wait here, at whichever of its places */          \
+    size_t held;           /* what tasks of that loop have of it and will give back */
 
 typedef struct {
     SYNC_HEAD

@@ -106,9 +106,9 @@ sync_change_loop(ModuleState *state, SyncObject *object, LoopObject *loop, const
         if (sync_check_thread(state, object, function) < 0) {
             return -1;
         }
-        if (object->parked > 0) {
+        if (object->parked > 0 || object->held > 0) {
             raise_about(PyExc_RuntimeError, "%s: %U%s", function, (PyObject *)object,
-                        " belongs to another loop, whose tasks wait for it");
+                        " belongs to another loop, whose tasks have it or wait for it");
             return -1;
         }
     }

@@ -10,7 +10,8 @@ struct ModuleState {
     PyTypeObject *LoopType, *TaskType, *SleepType, *JoinType, *StatsType;
     PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
     PyTypeObject *EveryType, *NextTickType, *TickType;
-    PyTypeObject *WaitType, *EventType, *LockType;
+    PyTypeObject *WaitType, *DoorType, *DoorwayType, *EventType, *LockType;
+    PyTypeObject *LevelStatsType, *WaitStatsType;
     PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
     PyObject *WouldBlock;
     PyObject *str_send, *str_throw, *str_close, *str_aclose;

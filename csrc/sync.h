@@ -43,11 +43,10 @@ sync_new(const char *function, PyTypeObject *type, PyObject *name)
     return op;
 }
 
-/* The beginning of tp_dealloc. */
+/* The beginning of tp_dealloc; one with a collector untracks the object before. */
 static void
 sync_dies(PyObject *op)
 {
-    PyObject_GC_UnTrack(op);
     assert(((SyncObject *)op)->parked == 0);  /* whoever waits holds it */
     if (((SyncObject *)op)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
@@ -64,14 +63,7 @@ sync_free(PyObject *op)
     Py_DECREF(type);
 }
 
-/* Traverse and dealloc of a type that owns nothing else. */
-static int
-sync_tp_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(op));
-    return 0;
-}
-
+/* Of a type that owns nothing else, and so needs no collector. */
 static void
 sync_tp_dealloc(PyObject *op)
 {

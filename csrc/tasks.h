@@ -61,6 +61,19 @@ loop_wake(LoopObject *loop, TaskObject *task)
     trace_wake(loop, task);
 }
 
+/* The live task of that number, borrowed, or NULL. Live tasks stand in order. */
+static TaskObject *
+loop_find_task(LoopObject *loop, uint32_t number)
+{
+    for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
+        TaskObject *task = TASK_OF_REGISTERED(l);
+        if (task->number == number) {
+            return task;
+        }
+    }
+    return NULL;
+}
+
 /* Makes a task that is running throw exc at its await. Steals exc. */
 static void
 loop_throw_next(LoopObject *loop, TaskObject *task, PyObject *exc_steal)

@@ -169,19 +169,6 @@ task_get_daemon(PyObject *op, void *Py_UNUSED(closure))
     return PyBool_FromLong(((TaskObject *)op)->flags & TASK_DAEMON);
 }
 
-/* The live task of that number, borrowed, or NULL. Live tasks stand in order. */
-static TaskObject *
-loop_find_task(LoopObject *loop, uint32_t number)
-{
-    for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
-        TaskObject *task = TASK_OF_REGISTERED(l);
-        if (task->number == number) {
-            return task;
-        }
-    }
-    return NULL;
-}
-
 static PyObject *
 task_get_parent(PyObject *op, void *Py_UNUSED(closure))
 {

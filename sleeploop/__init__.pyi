@@ -20,6 +20,7 @@ from typing import (
     TypeVar,
     final,
     overload,
+    type_check_only,
 )
 
 from _typeshed import structseq
@@ -31,14 +32,19 @@ __all__ = [
     "CancelScope",
     "CancelledError",
     "DeadlockError",
+    "Event",
     "Every",
     "LagError",
+    "LevelStats",
+    "Lock",
     "LoopClosedError",
     "LoopStats",
     "SleepingLoop",
     "Task",
     "TaskGroup",
     "Tick",
+    "WaitStats",
+    "WouldBlock",
     "as_completed",
     "checkpoint",
     "create_task",
@@ -226,6 +232,72 @@ class Tick:
     def __hash__(self) -> int: ...
 
 @final
+# ---- waiting on each other -----------------------------------------------------------------------
+
+class WouldBlock(Exception): ...
+
+@type_check_only
+class _Wait(Protocol[_T_co]):
+    """What may be awaited once, or run as a task."""
+
+    def __await__(self) -> Generator[Any, Any, _T_co]: ...
+    def __iter__(self) -> Generator[Any, Any, _T_co]: ...
+    def send(self, value: Any, /) -> Any: ...
+    def throw(self, exception: Any, /, *args: Any) -> Any: ...
+    def close(self) -> None: ...
+
+class LevelStats(structseq[float], tuple[float, float, float]):
+    __match_args__: Final = ("now", "max", "mean")
+    @property
+    def now(self) -> float: ...
+    @property
+    def max(self) -> float: ...
+    @property
+    def mean(self) -> float: ...
+
+class WaitStats(structseq[Any], tuple[int, int, float, float]):
+    __match_args__: Final = ("count", "waited", "mean", "max")
+    @property
+    def count(self) -> int: ...  # type: ignore[override]
+    @property
+    def waited(self) -> int: ...
+    @property
+    def mean(self) -> float: ...
+    @property
+    def max(self) -> float: ...
+
+@final
+class Event:
+    def __new__(cls, *, name: str | None = None) -> Self: ...
+    @property
+    def name(self) -> str | None: ...
+    def wait(self) -> _Wait[Literal[True]]: ...
+    def set(self) -> None: ...
+    def clear(self) -> None: ...
+    def is_set(self) -> bool: ...
+
+@final
+class Lock:
+    def __new__(cls, *, name: str | None = None) -> Self: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def owner(self) -> Task[Any] | None: ...
+    def acquire(self) -> _Wait[Literal[True]]: ...
+    def acquire_nowait(self) -> None: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+    async def __aenter__(self) -> None: ...
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+
+# ---- the loop ------------------------------------------------------------------------------------
+
 class LoopStats(structseq[Any], tuple[int, int, float, float, float, float, float]):
     __match_args__: Final = (
         "steps",

@@ -80,7 +80,8 @@ def test_every_function_has_an_example(name):
 
 
 def test_the_reference_names_everything():
-    reference = (ROOT / "docs" / "reference.md").read_text()
+    pages = [(ROOT / "docs" / name).read_text() for name in ("reference.md", "waiting.md")]
+    reference = "".join(pages)
     missing = [
         name
         for name, thing in public_things()
@@ -89,13 +90,14 @@ def test_the_reference_names_everything():
     assert missing == []
 
 
-def test_every_promise_has_a_test_that_exists():
-    page = (ROOT / "docs" / "promises.md").read_text()
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("promises*.md")), ids=lambda page: page.name)
+def test_every_promise_has_a_test_that_exists(page):
+    page = page.read_text()
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     promises = [row for row in rows if not row.startswith(("| promise |", "| --- |"))]
     assert [row for row in promises if "`tests/test_" not in row] == []
     named = re.findall(r"(tests/\w+\.py)::(\w+)", page)
-    assert len(named) > len(promises) > 100
+    assert len(named) >= len(promises) > 10
     missing = [
         f"{file}::{test}"
         for file, test in named

@@ -55,6 +55,7 @@ from . import (
     oom_orders,  # noqa: F401
     oom_scopes,  # noqa: F401
     oom_trace,  # noqa: F401
+    oom_waiting,  # noqa: F401
 )
 from .oom_scenarios import SCENARIOS, Undone
 

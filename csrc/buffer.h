@@ -1,0 +1,132 @@
+/* buffer.h: a ring of owned objects: in and out at both ends, and from the middle.
+ *
+ * Room is made before anything changes, so that whoever has made it can put an object in without a
+ * failure. Knows nothing of tasks.
+ */
+#ifndef SLEEPLOOP_BUFFER_H
+#define SLEEPLOOP_BUFFER_H
+
+#include "compat.h"
+
+struct buffer {
+    PyObject **slots;  /* `room` of them, a power of two; NULL: none */
+    size_t room, first, len;
+};
+
+static inline PyObject **
+buffer_slot(const struct buffer *b, size_t i)
+{
+    assert(i < b->room);
+    return &b->slots[(b->first + i) & (b->room - 1)];
+}
+
+/* The object at i, borrowed; 0 is the one that came first. */
+static inline PyObject *
+buffer_get(const struct buffer *b, size_t i)
+{
+    assert(i < b->len);
+    return *buffer_slot(b, i);
+}
+
+/* Room for one more: 0, or -1 with MemoryError. */
+static inline int
+buffer_reserve(struct buffer *b)
+{
+    if (b->len < b->room) {
+        return 0;
+    }
+    size_t room = b->room > 0 ? 2 * b->room : 8;
+    PyObject **slots = PyMem_New(PyObject *, room);
+    if (slots == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < b->len; i++) {
+        slots[i] = buffer_get(b, i);
+    }
+    PyMem_Free(b->slots);
+    b->slots = slots;
+    b->room = room;
+    b->first = 0;
+    return 0;
+}
+
+/* Behind the others; there is room. Steals obj. */
+static inline void
+buffer_push(struct buffer *b, PyObject *obj_steal)
+{
+    b->len++;
+    *buffer_slot(b, b->len - 1) = obj_steal;
+}
+
+/* Before the others; there is room. Steals obj. */
+static inline void
+buffer_push_front(struct buffer *b, PyObject *obj_steal)
+{
+    b->first = (b->first - 1) & (b->room - 1);
+    b->len++;
+    *buffer_slot(b, 0) = obj_steal;
+}
+
+/* Takes the first one out, which is the caller's now; there is one. */
+static inline PyObject *
+buffer_pop_front(struct buffer *b)
+{
+    PyObject *obj = buffer_get(b, 0);
+    b->first = (b->first + 1) & (b->room - 1);
+    b->len--;
+    return obj;
+}
+
+/* Takes the last one out, which is the caller's now; there is one. */
+static inline PyObject *
+buffer_pop(struct buffer *b)
+{
+    PyObject *obj = buffer_get(b, b->len - 1);
+    b->len--;
+    return obj;
+}
+
+/* Takes the one at i out, which is the caller's now. The order of the others stays. */
+static inline PyObject *
+buffer_take(struct buffer *b, size_t i)
+{
+    PyObject *obj = buffer_get(b, i);
+    if (i < b->len / 2) {
+        for (size_t j = i; j > 0; j--) {
+            *buffer_slot(b, j) = buffer_get(b, j - 1);
+        }
+        b->first = (b->first + 1) & (b->room - 1);
+    }
+    else {
+        for (size_t j = i; j + 1 < b->len; j++) {
+            *buffer_slot(b, j) = buffer_get(b, j + 1);
+        }
+    }
+    b->len--;
+    return obj;
+}
+
+/* For tp_traverse. */
+static inline int
+buffer_traverse(const struct buffer *b, visitproc visit, void *arg)
+{
+    for (size_t i = 0; i < b->len; i++) {
+        Py_VISIT(buffer_get(b, i));
+    }
+    return 0;
+}
+
+/* Drops all of it. Beware: what dies may run Python, which may fill it anew. */
+static inline void
+buffer_clear(struct buffer *b)
+{
+    while (b->len > 0) {
+        Py_DECREF(buffer_pop(b));
+    }
+    PyMem_Free(b->slots);
+    b->slots = NULL;
+    b->room = b->first = 0;
+}
+
+#endif /* SLEEPLOOP_BUFFER_H */

@@ -1,0 +1,140 @@
+/* meter.h: statistics of what tasks wait at: a level over time, and how long waits took.
+ *
+ * Only for objects that were made with stats=True; the others pay a look at a pointer. Times are
+ * loop time in nanoseconds, read by whoever calls.
+ */
+#ifndef SLEEPLOOP_METER_H
+#define SLEEPLOOP_METER_H
+
+#include "args.h"
+
+/* How much there is of something. */
+struct level_meter {
+    int64_t began, last;  /* when the count began; when the level changed last */
+    double area;          /* the integral of the level from `began` to `last`, in nanoseconds */
+    double now, max;
+};
+
+/* How long those waited who have got something. */
+struct wait_meter {
+    uint64_t count, waited;  /* all of them; those who did not get it at once */
+    int64_t total, max;      /* nanoseconds */
+};
+
+static inline void
+level_meter_init(struct level_meter *meter, int64_t now, double level)
+{
+    *meter = (struct level_meter){.began = now, .last = now, .now = level, .max = level};
+}
+
+static inline void
+level_meter_set(struct level_meter *meter, int64_t now, double level)
+{
+    if (now > meter->last) {  /* else: at the same time, or by another loop's clock */
+        meter->area += meter->now * (double)(now - meter->last);
+        meter->last = now;
+    }
+    meter->now = level;
+    if (level > meter->max) {
+        meter->max = level;
+    }
+}
+
+static inline void
+wait_meter_add(struct wait_meter *meter, int64_t waited, int had_to_wait)
+{
+    meter->count++;
+    meter->waited += (uint64_t)had_to_wait;
+    meter->total += waited;
+    if (waited > meter->max) {
+        meter->max = waited;
+    }
+}
+
+/* The time of the current loop; if none runs here, `otherwise`. */
+static __attribute__((unused)) int64_t
+meter_now(ModuleState *state, int64_t otherwise)
+{
+    LoopObject *loop = current_loop_borrowed(state);
+    return loop != NULL ? clock_now(&loop->clock) : otherwise;
+}
+
+/* ---- what people see ------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(level_stats_doc, "How much there was of something, in the stats() of what has it.");
+
+static PyStructSequence_Field level_stats_fields[] = {
+    {"now", "how much there is"},
+    {"max", "the most there has been"},
+    {"mean", "the mean over loop time"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc level_stats_desc = {
+    .name = "sleeploop.LevelStats",
+    .doc = level_stats_doc,
+    .fields = level_stats_fields,
+    .n_in_sequence = 3,
+};
+
+PyDoc_STRVAR(wait_stats_doc, "How long those waited who have got something, in stats().");
+
+static PyStructSequence_Field wait_stats_fields[] = {
+    {"count", "how many have got it"},
+    {"waited", "how many of them did not get it at once"},
+    {"mean", "seconds that they waited, the mean of all of them; 0 if there were none"},
+    {"max", "the longest wait, in seconds"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc wait_stats_desc = {
+    .name = "sleeploop.WaitStats",
+    .doc = wait_stats_doc,
+    .fields = wait_stats_fields,
+    .n_in_sequence = 4,
+};
+
+/* A struct sequence of these values, which it steals; NULL among them: an error is set. */
+static PyObject *
+struct_sequence_steal(PyTypeObject *type, PyObject **values, Py_ssize_t n)
+{
+    PyObject *result = PyStructSequence_New(type);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (result == NULL || values[i] == NULL) {
+            Py_CLEAR(result);
+            Py_XDECREF(values[i]);
+        }
+        else {
+            PyStructSequence_SetItem(result, i, values[i]);
+        }
+    }
+    return result;
+}
+
+static __attribute__((unused)) PyObject *
+level_stats_new(ModuleState *state, struct level_meter *meter, int64_t now)
+{
+    level_meter_set(meter, now, meter->now);
+    double span = (double)(meter->last - meter->began);
+    PyObject *values[] = {
+        PyFloat_FromDouble(meter->now),
+        PyFloat_FromDouble(meter->max),
+        PyFloat_FromDouble(span > 0 ? meter->area / span : meter->now),
+    };
+    return struct_sequence_steal(state->LevelStatsType, values, 3);
+}
+
+static __attribute__((unused)) PyObject *
+wait_stats_new(ModuleState *state, const struct wait_meter *meter)
+{
+    double mean = meter->count > 0 ? (double)meter->total / 1e9 / (double)meter->count : 0;
+    PyObject *values[] = {
+        PyLong_FromUnsignedLongLong(meter->count),
+        PyLong_FromUnsignedLongLong(meter->waited),
+        PyFloat_FromDouble(mean),
+        seconds_object(meter->max),
+    };
+    return struct_sequence_steal(state->WaitStatsType, values, 4);
+}
+
+#endif /* SLEEPLOOP_METER_H */

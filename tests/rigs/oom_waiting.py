@@ -1,0 +1,36 @@
+"""What tests.rigs.oom runs while memory runs out: tasks that wait on each other."""
+
+from __future__ import annotations
+
+import math
+
+import sleeploop
+from sleeploop import Event, Lock
+
+from .oom_scenarios import scenario
+
+
+async def have(lock: Lock, seconds: float, had: list[float]) -> None:
+    async with lock:
+        await sleeploop.sleep(seconds)
+    assert await lock.acquire()
+    had.append(seconds)
+    lock.release()
+
+
+async def share() -> list[float]:
+    lock, event, had = Lock(name="lock"), Event(name="event"), list[float]()
+    async with sleeploop.TaskGroup() as group:
+        for seconds in (3, 2, 1):
+            group.create_task(have(lock, seconds, had))
+        waiting = group.create_task(event.wait())
+        await sleeploop.checkpoint()
+        assert repr(lock) == "<Lock 'lock' held by task 'Task-2' since 0.0 s, 2 waiting>"
+        event.set()
+        assert await waiting
+    return had
+
+
+@scenario
+def events_and_locks() -> None:
+    assert sleeploop.run(share(), speed=math.inf) == [3, 2, 1]
