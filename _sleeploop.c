@@ -130,6 +130,7 @@ static const struct {
     {"sleeploop.LagError", lag_error_doc, &PyExc_RuntimeError, AT(LagError)},
     {"sleeploop.LoopClosedError", loop_closed_error_doc, &PyExc_RuntimeError, AT(LoopClosedError)},
     {"sleeploop.WouldBlock", would_block_doc, &PyExc_Exception, AT(WouldBlock)},
+    {"sleeploop.Interrupt", interrupt_doc, &PyExc_Exception, AT(Interrupt)},
 };
 
 static const struct {
@@ -207,7 +208,10 @@ module_exec(PyObject *module)
             return -1;
         }
     }
-    return 0;
+    PyObject *cause = PyDescr_NewGetSet((PyTypeObject *)state->Interrupt, &interrupt_cause_def);
+    int rc = cause != NULL ? PyObject_SetAttrString(state->Interrupt, "cause", cause) : -1;
+    Py_XDECREF(cause);
+    return rc;
 }
 
 static int

@@ -161,6 +161,9 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
     ScopeObject *base = task_base_scope(task);
     GroupObject *group = base != NULL && !(task->flags & TASK_STARTING) ? base->group : NULL;
     Py_XINCREF(group);
+    if (task->flags & TASK_INTERRUPTED) {
+        interrupts_drop(loop, task);
+    }
     trace_end(loop, task, state);
     loop->current = NULL;  /* nobody may ask for a task that is about to die */
     task->state = (uint8_t)state;

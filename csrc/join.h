@@ -61,10 +61,10 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
         return PYGEN_ERROR;
     }
     if (!wait && self->state == TRAP_NEW) {
-        /* No need to wait; but every await of a cancelled task raises, this one, too. */
+        /* No need to wait; but what is to be raised at an await is raised at this one, too. */
         LoopObject *loop = current_loop_borrowed(state);
         wait = loop != NULL && loop == self->task->loop && loop->current != NULL
-               && (loop->current->flags & TASK_CANCELLING);
+               && !task_may_go_on(loop->current);
     }
     if (wait) {
         self->started = clock_about_now(&self->task->loop->clock);

@@ -201,6 +201,7 @@ loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(loop->errors);
     Py_VISIT(loop->unlisted);
     Py_VISIT(loop->asyncgens);
+    Py_VISIT(loop->interrupts);
     Py_VISIT(loop->created);
     Py_VISIT(loop->calls);
     Py_VISIT(loop->streams);
@@ -219,6 +220,7 @@ loop_tp_clear(PyObject *op)
     Py_CLEAR(loop->errors);
     Py_CLEAR(loop->unlisted);
     Py_CLEAR(loop->asyncgens);
+    Py_CLEAR(loop->interrupts);
     Py_CLEAR(loop->created);
     Py_CLEAR(loop->calls);
     Py_CLEAR(loop->streams);

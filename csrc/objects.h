@@ -97,6 +97,14 @@ task_interruptible(const TaskObject *task)
     return task->state >= TASK_TIMER && task->state <= TASK_WAIT;
 }
 
+/* Whether a task may go on without a look at the loop: an await that need not wait is a place
+ * where a cancellation or an interrupt is raised all the same. */
+static inline int
+task_may_go_on(const TaskObject *task)
+{
+    return !(task->flags & (TASK_CANCELLING | TASK_INTERRUPTED));
+}
+
 /* ---- CancelScope ----------------------------------------------------------------------------- */
 
 enum scope_state { SCOPE_NEW, SCOPE_ENTERED, SCOPE_LEFT };
@@ -453,6 +461,8 @@ struct LoopObject {
     PyObject *asyncgens;    /* owned WeakValueDictionary: serial number -> async generator
                                that was iterated in the run, in that order; NULL: none yet */
     uint64_t next_asyncgen;
+    PyObject *interrupts;   /* owned dict: task's number -> list of the Interrupts that it gets at
+                               its next awaits, if there are any; NULL: none yet */
     PyObject *created;      /* owned dict, in a debug run: task's number -> StackSummary */
     PyObject *weakrefs;
 

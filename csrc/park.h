@@ -17,6 +17,15 @@ park_cancelled(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     loop_make_ready(loop, task);
 }
 
+/* Likewise when it has been interrupted. */
+COLD static void
+park_interrupted(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
+{
+    PyObject *exc = interrupts_take(loop, task);
+    loop_throw_next(loop, task, exc != NULL ? exc : PyErr_GetRaisedException());
+    Py_DECREF(trap_steal);
+}
+
 /* In the heap, unless `when` has come or never will. Steals trap. */
 static void
 park_until(LoopObject *loop, TaskObject *task, int64_t now, int64_t when, PyObject *trap_steal)
@@ -237,7 +246,7 @@ classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
     return is_datetime(state, obj) ? TRAP_OF_DATETIME : TRAP_UNKNOWN;
 }
 
-/* Whether a trap of a cancelled task raises CancelledError. Waiting for tasks of its own
+/* Whether a trap of a cancelled or interrupted task raises that. Waiting for tasks of its own
  * goes on: they are cancelled as well, and nothing is to outlive their block. */
 static inline int
 trap_is_cancelled(enum trap_kind kind, PyObject *trap)
@@ -252,8 +261,13 @@ static inline void
 loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
 {
     enum trap_kind kind = classify_yield(loop, task, trap_steal);
-    if ((task->flags & TASK_CANCELLING) && trap_is_cancelled(kind, trap_steal)) {
-        park_cancelled(loop, task, trap_steal);
+    if (!task_may_go_on(task) && trap_is_cancelled(kind, trap_steal)) {
+        if (task->flags & TASK_CANCELLING) {
+            park_cancelled(loop, task, trap_steal);
+        }
+        else {
+            park_interrupted(loop, task, trap_steal);
+        }
         trace_park(loop, task, kind < TRAP_OF_NONE);
         return;
     }

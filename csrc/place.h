@@ -167,14 +167,6 @@ wait_new(ModuleState *state, const struct wait_kind *kind, PyObject *object, str
     return self;
 }
 
-/* Whether a task may go on without a look at the loop: an await that need not wait is a place
- * where a cancellation or an interrupt is raised all the same. */
-static inline int
-task_may_go_on(const TaskObject *task)
-{
-    return !(task->flags & (TASK_CANCELLING | TASK_INTERRUPTED));
-}
-
 /* Granted, and the task that it was granted to does not take it. Beware: may run Python, where
  * what dies with it does. */
 static void

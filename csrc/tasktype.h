@@ -130,6 +130,42 @@ task_py_cancel(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject 
     Py_RETURN_TRUE;
 }
 
+PyDoc_STRVAR(task_interrupt_doc,
+"interrupt($self, cause=None)\n--\n\n"
+"Raise Interrupt at the task's await, once, and take it from where it waits. Return\n"
+"False if it has finished already, else True.\n"
+"\n"
+"cause: anything; the exception's `cause`. What has arrived for the task is delivered\n"
+"first, and the Interrupt comes at the next await; so it does to a task that has not\n"
+"started, or that waits for tasks of its own. Several come one at a time, in order.\n"
+"\n"
+"Raises RuntimeError for the task that calls, and in another thread than the one\n"
+"that runs the loop.\n");
+
+static PyObject *
+task_py_interrupt(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    static const char *const names[] = {"cause", NULL};
+    TaskObject *task = (TaskObject *)op;
+    LoopObject *loop = task->loop;
+    PyObject *cause;
+    if (args_parse("interrupt()", names, 1, 0, args, n_args, kwnames, &cause) < 0) {
+        return NULL;
+    }
+    if (task_done(task) || loop == NULL || (task->flags & TASK_HIDDEN)) {
+        Py_RETURN_FALSE;
+    }
+    if (loop_need_thread(loop, "interrupt()") < 0) {
+        return NULL;
+    }
+    if (task == loop->current) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "interrupt(): a task cannot interrupt itself; let it raise the exception");
+        return NULL;
+    }
+    return task_interrupt(task, cause != NULL ? cause : Py_None) == 0 ? Py_NewRef(Py_True) : NULL;
+}
+
 /* ---- attributes ------------------------------------------------------------------------------ */
 
 static PyObject *
@@ -503,6 +539,8 @@ static PyMethodDef task_methods[] = {
     {"done", task_py_done, METH_NOARGS, task_done_doc},
     {"cancel", (PyCFunction)(void (*)(void))task_py_cancel, METH_FASTCALL | METH_KEYWORDS,
      task_cancel_doc},
+    {"interrupt", (PyCFunction)(void (*)(void))task_py_interrupt, METH_FASTCALL | METH_KEYWORDS,
+     task_interrupt_doc},
     {"cancelled", task_py_cancelled, METH_NOARGS, task_cancelled_doc},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
      PyDoc_STR("Task[T] in annotations.")},

@@ -34,6 +34,7 @@ __all__ = [
     "DeadlockError",
     "Event",
     "Every",
+    "Interrupt",
     "LagError",
     "LevelStats",
     "Lock",
@@ -145,6 +146,7 @@ class Task(Awaitable[_T_co]):
     @property
     def created_at(self) -> StackSummary | None: ...
     def cancel(self, reason: object = None) -> bool: ...
+    def interrupt(self, cause: object = None) -> bool: ...
     def done(self) -> bool: ...
     def cancelled(self) -> bool: ...
     def result(self) -> _T_co: ...
@@ -231,10 +233,13 @@ class Tick:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
-@final
 # ---- waiting on each other -----------------------------------------------------------------------
 
 class WouldBlock(Exception): ...
+
+class Interrupt(Exception):
+    @property
+    def cause(self) -> Any: ...
 
 @type_check_only
 class _Wait(Protocol[_T_co]):
@@ -246,6 +251,7 @@ class _Wait(Protocol[_T_co]):
     def throw(self, exception: Any, /, *args: Any) -> Any: ...
     def close(self) -> None: ...
 
+@final
 class LevelStats(structseq[float], tuple[float, float, float]):
     __match_args__: Final = ("now", "max", "mean")
     @property
@@ -255,6 +261,7 @@ class LevelStats(structseq[float], tuple[float, float, float]):
     @property
     def mean(self) -> float: ...
 
+@final
 class WaitStats(structseq[Any], tuple[int, int, float, float]):
     __match_args__: Final = ("count", "waited", "mean", "max")
     @property
@@ -298,6 +305,7 @@ class Lock:
 
 # ---- the loop ------------------------------------------------------------------------------------
 
+@final
 class LoopStats(structseq[Any], tuple[int, int, float, float, float, float, float]):
     __match_args__: Final = (
         "steps",

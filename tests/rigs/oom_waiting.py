@@ -31,6 +31,29 @@ async def share() -> list[float]:
     return had
 
 
+async def interrupted(got: list[object]) -> None:
+    while len(got) < 3:
+        try:
+            await sleeploop.sleep_forever()
+        except sleeploop.Interrupt as interrupt:
+            got.append(interrupt.cause)
+
+
+async def interrupt() -> list[object]:
+    got: list[object] = []
+    task = sleeploop.create_task(interrupted(got))
+    await sleeploop.sleep(1)
+    for n in range(3):
+        task.interrupt(n)
+    await task
+    return got
+
+
+@scenario
+def interrupts() -> None:
+    assert sleeploop.run(interrupt(), speed=math.inf) == [0, 1, 2]
+
+
 @scenario
 def events_and_locks() -> None:
     assert sleeploop.run(share(), speed=math.inf) == [3, 2, 1]

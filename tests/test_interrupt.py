@@ -1,0 +1,398 @@
+"""`Task.interrupt()`: raised once, in order, and never in place of what has arrived."""
+
+import gc
+import math
+import random
+import threading
+import weakref
+
+import pytest
+
+import sleeploop
+from sleeploop import (
+    CancelledError,
+    CancelScope,
+    Event,
+    Interrupt,
+    Lock,
+    SleepingLoop,
+    TaskGroup,
+    checkpoint,
+    create_task,
+    current_loop,
+    current_task,
+    every,
+    sleep,
+    sleep_forever,
+    timeout,
+)
+
+
+def run(coro, **options):
+    return sleeploop.run(coro, speed=math.inf, **options)
+
+
+def now():
+    return current_loop().time()
+
+
+async def note_interrupts(log, wait, rounds=1):
+    for _ in range(rounds):
+        try:
+            result = await wait()
+            log.append((now(), result))
+        except Interrupt as interrupt:
+            log.append((now(), interrupt.cause))
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda: sleep(5),
+        sleep_forever,
+        lambda: sleeploop.sleep_until(7),
+        lambda: Event().wait(),
+        lambda: every(5, start=5).__anext__(),
+        lambda: create_task(sleep(5), daemon=True),
+    ],
+    ids=["sleep", "forever", "until", "event", "tick", "join"],
+)
+def test_it_ends_every_kind_of_wait_at_once(wait):
+    log = []
+
+    async def main():
+        task = create_task(note_interrupts(log, wait))
+        await sleep(2)
+        assert task.interrupt("now") is True
+        assert log == []  # it has not run yet
+        await task
+        assert current_loop().next_wake_time() in (5.0, math.inf)  # the joined task's
+
+    run(main())
+    assert log == [(2.0, "now")]
+
+
+def test_a_lock_that_was_waited_for_goes_to_the_next():
+    async def main():
+        lock, log = Lock(), []
+        await lock.acquire()
+        first = create_task(note_interrupts(log, lock.acquire))
+        second = create_task(note_interrupts(log, lock.acquire))
+        await sleep(1)
+        first.interrupt("no more")
+        await first
+        lock.release()
+        assert lock.owner is second
+        await second
+        return log
+
+    assert run(main()) == [(1.0, "no more"), (1.0, True)]
+
+
+def test_two_at_one_instant_both_arrive_in_order():
+    log = []
+
+    async def main():
+        task = create_task(note_interrupts(log, sleep_forever, rounds=3))
+        await sleep(1)
+        task.interrupt(1)
+        task.interrupt(2)
+        task.interrupt(3)
+        await task
+
+    run(main())
+    assert log == [(1.0, 1), (1.0, 2), (1.0, 3)]
+
+
+def test_what_has_arrived_comes_first():
+    log = []
+
+    async def waiter(event):
+        log.append(await event.wait())
+        with pytest.raises(Interrupt) as caught:
+            await sleep(5)
+        log.append((now(), caught.value.cause))
+
+    async def main():
+        event = Event()
+        task = create_task(waiter(event))
+        await sleep(1)
+        event.set()
+        task.interrupt("late")
+        await task
+
+    run(main())
+    assert log == [True, (1.0, "late")]
+
+
+def test_a_sleep_that_is_over_has_been_slept():
+    async def sleeper():
+        slept = await sleep(1)
+        with pytest.raises(Interrupt):
+            await checkpoint()
+        return slept.total_seconds(), now()
+
+    async def main():
+        task = create_task(sleeper())
+        await sleep(1)  # both are over now, and the other one has not run yet
+        task.interrupt()
+        return await task
+
+    assert run(main()) == (1.0, 1.0)
+
+
+def test_it_is_raised_by_an_await_that_need_not_wait():
+    async def waits(what):
+        with pytest.raises(Interrupt):
+            await what()
+        return await what()  # once only
+
+    async def main():
+        event, lock, done = Event(), Lock(), create_task(sleep(0))
+        event.set()
+        await done
+        results = []
+        for what in (event.wait, lock.acquire, lambda: done, checkpoint):
+            task = create_task(waits(what))
+            task.interrupt()  # before it has started
+            results.append(await task)
+            if lock.locked():
+                lock = Lock()
+        return results[:2]
+
+    assert run(main()) == [True, True]
+
+
+def test_async_with_a_free_lock_raises_it_too():
+    async def work(lock):
+        with pytest.raises(Interrupt):
+            async with lock:
+                raise AssertionError("not entered")
+        assert not lock.locked()
+        async with lock:
+            return "had it"
+
+    async def main():
+        task = create_task(work(Lock()))
+        task.interrupt()
+        return await task
+
+    assert run(main()) == "had it"
+
+
+def test_it_waits_for_the_end_of_a_group_and_for_start():
+    log = []
+
+    async def starts(task_status=None):
+        await sleep(2)
+
+    async def host():
+        async with TaskGroup() as group:
+            group.create_task(sleep(5))
+        log.append(now())
+        try:
+            await sleep(1)
+        except Interrupt as interrupt:
+            log.append((now(), interrupt.cause))
+
+    async def main():
+        task = create_task(host())
+        await sleep(1)
+        task.interrupt("patience")
+        await task
+
+    run(main())
+    assert log == [5.0, (5.0, "patience")]
+
+
+def test_a_cancellation_comes_first_and_the_interrupt_after_it():
+    log = []
+
+    async def work():
+        with CancelScope() as scope:
+            scope.cancel()
+            for _ in range(2):
+                try:
+                    await sleep(1)
+                except CancelledError:
+                    log.append("cancelled")
+        with pytest.raises(Interrupt):
+            await sleep(1)
+        log.append("interrupted")
+
+    async def main():
+        task = create_task(work())
+        task.interrupt()
+        await task
+
+    run(main())
+    assert log == ["cancelled", "cancelled", "interrupted"]
+
+
+def test_an_interrupt_on_its_way_is_not_replaced_by_a_cancellation():
+    log = []
+
+    async def work():
+        try:
+            await sleep(5)
+        except Interrupt:
+            log.append("interrupted")
+        await sleep(5)
+
+    async def main():
+        task = create_task(work())
+        await sleep(1)
+        task.interrupt()
+        task.cancel()
+        with pytest.raises(CancelledError):
+            await task
+
+    run(main())
+    assert log == ["interrupted"]
+
+
+def test_uncaught_it_is_a_failure_like_any_other():
+    async def main():
+        task = create_task(sleep(5))
+        await sleep(1)
+        task.interrupt("why")
+        with pytest.raises(Interrupt) as caught:
+            await task
+        return caught.value
+
+    error = run(main())
+    assert error.cause == "why"
+    assert repr(error) == "Interrupt('why')"
+
+
+def test_the_cause_of_one_made_by_hand():
+    assert Interrupt("a").cause == "a"
+    assert Interrupt().cause is None
+    with pytest.raises(AttributeError):
+        Interrupt().cause = 5
+
+    class Special(Interrupt):
+        pass
+
+    assert Special(1, 2).cause == 1
+
+
+def test_wrong_use():
+    async def main():
+        with pytest.raises(RuntimeError, match=r"a task cannot interrupt itself"):
+            current_task().interrupt()
+        with pytest.raises(TypeError, match=r"interrupt\(\) takes 1 positional argument but 2"):
+            current_task().interrupt(1, 2)
+        await checkpoint()  # nothing comes of it
+        done = create_task(sleep(0))
+        await done
+        assert done.interrupt("late") is False
+
+        task, errors = create_task(sleep(1)), []
+
+        def other_thread():
+            try:
+                task.interrupt()
+            except RuntimeError as error:
+                errors.append(str(error))
+
+        thread = threading.Thread(target=other_thread)
+        thread.start()
+        thread.join()
+        await task
+        return errors
+
+    [error] = run(main())
+    assert error.startswith("interrupt(): this loop is running in another thread")
+
+
+def test_from_outside_of_a_suspended_loop():
+    log = []
+    loop = SleepingLoop(note_interrupts(log, lambda: sleep(5)), speed=math.inf)
+    loop.run_until(2)
+    [task] = loop.tasks()
+    task.interrupt("outside")
+    loop.run_until_complete()
+    assert log == [(2.0, "outside")]
+
+
+def test_those_that_never_came_go_with_the_task():
+    class Cause:
+        pass
+
+    causes = [Cause(), Cause()]
+    refs = [weakref.ref(cause) for cause in causes]
+
+    async def main():
+        task = create_task(checkpoint())
+        await checkpoint()
+        for cause in causes:
+            assert task.interrupt(cause)  # it has been woken, and ends without another await
+        causes.clear()
+        del cause
+        await task
+        return [ref() for ref in refs]
+
+    assert run(main()) == [None, None]
+    gc.collect()
+
+
+def test_a_timeout_around_it_is_no_business_of_it():
+    async def work():
+        async with timeout(5):
+            await sleep_forever()
+
+    async def main():
+        task = create_task(work())
+        await sleep(1)
+        task.interrupt("first")
+        with pytest.raises(Interrupt):
+            await task
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_random_interrupts_arrive_once_each_and_in_order(seed):
+    """However many there are, and whatever the task is doing: what is sent arrives, in order."""
+    rng = random.Random(seed)
+    sent, got = [], []
+
+    async def worker(event):
+        while len(got) < 20:
+            try:
+                kind = rng.randrange(5)
+                if kind == 0:
+                    await sleep(rng.random())
+                elif kind == 1:
+                    await event.wait()
+                elif kind == 2:
+                    await checkpoint()
+                elif kind == 3:
+                    with CancelScope(deadline=now() + rng.random()):
+                        await sleep(rng.random())
+                else:
+                    async with TaskGroup() as group:
+                        group.create_task(sleep(rng.random()))
+            except Interrupt as interrupt:
+                got.append(interrupt.cause)
+
+    async def main():
+        event = Event()
+        task = create_task(worker(event))
+        while len(sent) < 20:
+            for _ in range(rng.randrange(4)):
+                sent.append(len(sent))
+                assert task.interrupt(sent[-1])
+            if rng.random() < 0.3:
+                event.set()
+                event.clear()
+            await (checkpoint() if rng.random() < 0.5 else sleep(rng.random()))
+        async with timeout(1000):
+            while not task.done():
+                event.set()
+                await sleep(1)
+        assert got == sent[: len(got)]
+        assert len(got) >= 20
+
+    run(main(), shuffle=seed if seed % 2 else None)
