@@ -26,6 +26,18 @@ park_interrupted(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     Py_DECREF(trap_steal);
 }
 
+/* Whichever of the two it is. */
+static inline void
+park_refused(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
+{
+    if (task->flags & TASK_CANCELLING) {
+        park_cancelled(loop, task, trap_steal);
+    }
+    else {
+        park_interrupted(loop, task, trap_steal);
+    }
+}
+
 /* In the heap, unless `when` has come or never will. Steals trap. */
 static void
 park_until(LoopObject *loop, TaskObject *task, int64_t now, int64_t when, PyObject *trap_steal)
@@ -100,6 +112,10 @@ park_wait(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
 {
     WaitObject *wait = (WaitObject *)trap_steal;
     int taken = wait->outcome == WAIT_OPEN ? wait->kind->take(wait, loop, task) : 1;
+    if (taken == 0 && !task_may_go_on(task) && !wait->firm) {  /* by Python that it ran */
+        park_refused(loop, task, trap_steal);
+        return;
+    }
     if (taken == 0) {
         task->payload = trap_steal;
         task->state = wait->firm ? TASK_REGAIN : TASK_WAIT;
@@ -147,8 +163,8 @@ park_datetime(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
         Py_DECREF(trap_steal);
         return;
     }
-    if (task->flags & TASK_CANCELLING) {  /* by that Python */
-        park_cancelled(loop, task, trap_steal);
+    if (!task_may_go_on(task)) {  /* by that Python */
+        park_refused(loop, task, trap_steal);
         return;
     }
     park_until_wall(loop, task, wall, trap_steal);
@@ -262,12 +278,7 @@ loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
 {
     enum trap_kind kind = classify_yield(loop, task, trap_steal);
     if (!task_may_go_on(task) && trap_is_cancelled(kind, trap_steal)) {
-        if (task->flags & TASK_CANCELLING) {
-            park_cancelled(loop, task, trap_steal);
-        }
-        else {
-            park_interrupted(loop, task, trap_steal);
-        }
+        park_refused(loop, task, trap_steal);
         trace_park(loop, task, kind < TRAP_OF_NONE);
         return;
     }

@@ -125,8 +125,13 @@ resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, int timed, 
         return RESUME_THROW;
     }
     if (loop->wall_is_system && now < wall) {
-        if (task->flags & TASK_CANCELLING) {  /* since it was woken */
-            *input = cancelled_error_new(state, task_cancel_cause(task));
+        if (!task_may_go_on(task)) {  /* since it was woken */
+            *input = task->flags & TASK_CANCELLING
+                         ? cancelled_error_new(state, task_cancel_cause(task))
+                         : interrupts_take(loop, task);
+            if (*input == NULL) {
+                *input = PyErr_GetRaisedException();
+            }
             return RESUME_THROW;
         }
         park_until_wall(loop, task, wall, trap);

@@ -73,12 +73,23 @@ sync_tp_dealloc(PyObject *op)
 
 /* ---- woken ----------------------------------------------------------------------------------- */
 
+/* Ends a parked wait. */
+static inline void
+wait_end(WaitObject *wait, enum wait_outcome outcome)
+{
+    LoopObject *loop = wait->task->loop;
+    wait->outcome = (uint8_t)outcome;
+    loop_wake(loop, wait->task);
+    if (loop->idling) {  /* another thread does it: a coroutine that had a lock was collected there */
+        idle_wake(&loop->idle);
+    }
+}
+
 /* What the parked wait waits for is its task's from now on. */
 static inline void
 wait_grant(WaitObject *wait)
 {
-    wait->outcome = WAIT_GRANTED;
-    loop_wake(wait->task->loop, wait->task);
+    wait_end(wait, WAIT_GRANTED);
 }
 
 /* Likewise for all who are at the place now. */
@@ -95,8 +106,7 @@ place_grant_all(struct place *place)
 static inline void
 wait_refuse(WaitObject *wait)
 {
-    wait->outcome = WAIT_REFUSED;
-    loop_wake(wait->task->loop, wait->task);
+    wait_end(wait, WAIT_REFUSED);
 }
 
 /* The result() of a kind whose await comes to True, as asyncio's do. */
