@@ -217,6 +217,15 @@ lock_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyOb
     return (PyObject *)wait_new(state, &lock_enter_kind, (PyObject *)lock, &lock->place, NULL);
 }
 
+/* Whether a block is left because its coroutine is being closed, by the end of its loop or with an
+ * async generator that was left unfinished. Nobody else will release what it has. */
+static int
+is_being_closed(ModuleState *state)
+{
+    LoopObject *loop = current_loop_borrowed(state);
+    return loop == NULL || loop->current == NULL || (loop->current->flags & TASK_HIDDEN);
+}
+
 static PyObject *
 lock_leave(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
 {
@@ -224,6 +233,10 @@ lock_leave(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyOb
     ModuleState *state = state_of_type(Py_TYPE(lock));
     if (door_check_args("Lock.__aexit__()", 3, n_args, kwnames) < 0) {
         return NULL;
+    }
+    if (lock->owner != 0 && is_being_closed(state)) {
+        lock_pass_on(lock);
+        return instant_done(state);
     }
     return lock_release(state, lock, "async with Lock()") == 0 ? instant_done(state) : NULL;
 }
