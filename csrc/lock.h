@@ -10,6 +10,7 @@ typedef struct {
     struct place place;
     DoorObject enter, leave;
     uint32_t owner;     /* number of the task that has it, of the loop of `loop_number`; or 0 */
+    uint64_t turn;      /* how often it has been had; a wait's `number` is which of these it was */
     int64_t since;      /* loop time at which it got it */
 } LockObject;
 
@@ -95,6 +96,7 @@ lock_own(LockObject *lock, TaskObject *task)
 {
     lock->owner = task->number;
     lock->held = 1;
+    lock->turn++;
     lock->since = clock_about_now(&task->loop->clock);
 }
 
@@ -107,6 +109,7 @@ lock_pass_on(LockObject *lock)
     lock->held = 0;
     if (next != NULL) {
         lock_own(lock, next->task);
+        next->number = (double)lock->turn;
         wait_grant(next);
     }
 }
@@ -130,6 +133,7 @@ lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
     LockObject *lock = (LockObject *)wait->object;
     if (lock->owner == 0) {
         lock_own(lock, task);
+        wait->number = (double)lock->turn;
         return 1;
     }
     if (lock->owner == task->number) {
@@ -139,10 +143,14 @@ lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
     return 0;
 }
 
+/* Unless its task has released it, though it did not pass the wake-up on. */
 static void
 lock_give_back(WaitObject *wait)
 {
-    lock_pass_on((LockObject *)wait->object);
+    LockObject *lock = (LockObject *)wait->object;
+    if (lock->owner != 0 && wait->number == (double)lock->turn) {
+        lock_pass_on(lock);
+    }
 }
 
 static uint32_t
@@ -182,13 +190,24 @@ raise_not_owner(LockObject *lock, const char *function)
     return -1;
 }
 
+/* Whether no task can be the one that releases the lock: the loop does not run, or is stopping
+ * right away. Then it is the coroutine of the one that has it that is closed, by the loop or the
+ * collector; or somebody does by hand what nobody else will. */
+COLD static int
+lock_is_left_behind(ModuleState *state, LockObject *lock)
+{
+    LoopObject *loop = running_loop_borrowed(state, lock->loop_number);
+    return lock->owner != 0 && (loop == NULL || loop->phase == LOOP_CLOSED);
+}
+
 /* Takes the lock from the current task. 0, or -1 with a RuntimeError. */
 static inline int
 lock_release(ModuleState *state, LockObject *lock, const char *function)
 {
     LoopObject *loop = current_loop_borrowed(state);
-    if (lock->owner == 0 || loop == NULL || loop->current == NULL
-        || lock->owner != loop->current->number || lock->loop_number != loop->number) {
+    if ((lock->owner == 0 || loop == NULL || loop->current == NULL
+         || lock->owner != loop->current->number || lock->loop_number != loop->number)
+        && !lock_is_left_behind(state, lock)) {
         return raise_not_owner(lock, function);
     }
     lock_pass_on(lock);
@@ -279,7 +298,7 @@ PyDoc_STRVAR(lock_release_doc,
 "Give the lock to the task that has waited longest, if there is one. It has it from\n"
 "now on: nobody who comes before it runs can get in between.\n"
 "\n"
-"Raises RuntimeError unless the task that calls has the lock.\n");
+"Raises RuntimeError unless the task that calls has the lock, or its loop does not run.\n");
 
 static PyObject *
 lock_py_release(PyObject *op, PyObject *Py_UNUSED(ignored))
