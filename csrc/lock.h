@@ -9,6 +9,8 @@ typedef struct {
     SYNC_HEAD
     struct place place;
     DoorObject enter, leave;
+    ModuleState *state; /* borrowed from the module, which the type keeps: asking the type for it
+                           takes as long as having the lock */
     uint32_t owner;     /* number of the task that has it, of the loop of `loop_number`; or 0 */
     uint64_t turn;      /* how often it has been had; a wait's `number` is which of these it was */
     int64_t since;      /* loop time at which it got it */
@@ -22,10 +24,10 @@ lock_new(PyTypeObject *type, const char *function, PyObject *name)
 {
     LockObject *lock = (LockObject *)sync_new(function, type, name);
     if (lock != NULL) {
-        ModuleState *state = state_of_type(type);
+        lock->state = state_of_type(type);
         place_init(&lock->place);
-        door_init(state, &lock->enter, (PyObject *)lock, lock_enter);
-        door_init(state, &lock->leave, (PyObject *)lock, lock_leave);
+        door_init(lock->state, &lock->enter, (PyObject *)lock, lock_enter);
+        door_init(lock->state, &lock->leave, (PyObject *)lock, lock_leave);
     }
     return lock;
 }
@@ -220,7 +222,7 @@ static PyObject *
 lock_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
 {
     LockObject *lock = (LockObject *)((DoorObject *)door)->of;
-    ModuleState *state = state_of_type(Py_TYPE(lock));
+    ModuleState *state = lock->state;
     const char *function = "async with Lock()";
     if (door_check_args("Lock.__aenter__()", 0, n_args, kwnames) < 0) {
         return NULL;
@@ -240,7 +242,7 @@ static PyObject *
 lock_leave(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
 {
     LockObject *lock = (LockObject *)((DoorObject *)door)->of;
-    ModuleState *state = state_of_type(Py_TYPE(lock));
+    ModuleState *state = lock->state;
     if (door_check_args("Lock.__aexit__()", 3, n_args, kwnames) < 0) {
         return NULL;
     }
