@@ -85,7 +85,8 @@ class Run:
                     notes.setdefault(peer, f"no further rounds after {spent[peer]:.0f} s")
 
     def sample(self, workload: Workload, peer: str) -> None:
-        clock = "virtual" if workload.needs == "virtual time" else "real"
+        is_virtual = workload.virtual or workload.needs == "virtual time"
+        clock = "virtual" if is_virtual else "real"
         size = json.dumps(dict(workload.size))
         result = ask_child(peer, workload.module, clock, size, timeout=workload.timeout)
         assert isinstance(result, dict)

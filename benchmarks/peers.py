@@ -8,6 +8,7 @@ has: "await" (a coroutine function), "call" (a plain function that blocks its gr
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
@@ -31,6 +32,9 @@ class Peer:
     spawn: Any = None
     timeout: Any = None
     group: Any = None
+    lock: Any = None
+    queue: Any = None
+    resource: Any = None
 
     def __init__(self, virtual: bool = False) -> None:
         raise NotImplementedError
@@ -61,6 +65,10 @@ class Sleeploop(Peer):
         self.spawn = sleeploop.create_task
         self.timeout = sleeploop.timeout
         self.group = sleeploop.TaskGroup
+        self.lock = sleeploop.Lock
+        self.queue = getattr(sleeploop, "Queue", None)
+        self.resource = getattr(sleeploop, "Resource", None)
+        self.current_loop = sleeploop.current_loop
 
     def run(self, worker: Callable[..., Any], rows: Rows) -> None:
         self.loop(*(worker(*row) for row in rows), speed=self.speed).run_until_complete()
@@ -70,6 +78,7 @@ class Asyncio(Peer):
     name = "asyncio"
     release: ClassVar[str | None] = "of this Python"
     about: ClassVar = {"virtual time": "a selector that jumps"}
+    lacks: ClassVar = {"resources": "no resources"}
 
     def __init__(self, virtual: bool = False) -> None:
         import asyncio
@@ -80,6 +89,8 @@ class Asyncio(Peer):
         self.spawn = asyncio.create_task
         self.timeout = asyncio.timeout
         self.group = asyncio.TaskGroup
+        self.lock = asyncio.Lock
+        self.queue = asyncio.Queue
 
     def run(self, worker: Callable[..., Any], rows: Rows) -> None:
         async def main() -> None:
@@ -112,7 +123,11 @@ def jumping_loop() -> Any:
 class Uvloop(Asyncio):
     name = "uvloop"
     about: ClassVar = {}
-    lacks: ClassVar = {"virtual time": "no virtual clock", "pytest": "as asyncio"}
+    lacks: ClassVar = {
+        "virtual time": "no virtual clock",
+        "pytest": "as asyncio",
+        "resources": "no resources",
+    }
     release = None
 
     def __init__(self, virtual: bool = False) -> None:
@@ -132,8 +147,10 @@ class Trio(Peer):
         "timeouts": "fail_after()",
         "groups": "a nursery",
         "cancellation": "the nursery's scope",
+        "cancelling waiters": "a scope each",
+        "queues": "memory channels",
     }
-    lacks: ClassVar = {"pytest": "its plugin is not measured"}
+    lacks: ClassVar = {"pytest": "its plugin is not measured", "resources": "no resources"}
 
     def __init__(self, virtual: bool = False) -> None:
         import trio
@@ -145,6 +162,9 @@ class Trio(Peer):
         self.checkpoint = trio.lowlevel.checkpoint
         self.spawn = self.group = trio.open_nursery
         self.timeout = trio.fail_after
+        self.scope = trio.CancelScope
+        self.lock = trio.Lock
+        self.queue = trio.open_memory_channel
 
     def run(self, worker: Callable[..., Any], rows: Rows) -> None:
         async def main() -> None:
@@ -164,6 +184,8 @@ class Curio(Peer):
         "virtual time": "no virtual clock",
         "pytest": "no plugin of its own",
         "cancellation": "one after the other, each waited for, quadratic in the number",
+        "cancelling waiters": "as the workload `cancel`",
+        "resources": "no resources",
     }
 
     def __init__(self, virtual: bool = False) -> None:
@@ -174,6 +196,8 @@ class Curio(Peer):
         self.spawn = curio.spawn
         self.timeout = curio.timeout_after
         self.group = curio.TaskGroup
+        self.lock = curio.Lock
+        self.queue = curio.Queue
 
     def run(self, worker: Callable[..., Any], rows: Rows) -> None:
         async def main() -> None:
@@ -187,18 +211,31 @@ class Curio(Peer):
 class Gevent(Peer):
     name = "gevent"
     style = "call"
-    about: ClassVar = {"groups": "pool.Group", "cancellation": "Group.kill()"}
-    lacks: ClassVar = {"virtual time": "no virtual clock", "pytest": "no plugin, nor need of one"}
+    about: ClassVar = {
+        "groups": "pool.Group",
+        "cancellation": "Group.kill()",
+        "cancelling waiters": "Greenlet.kill(block=False)",
+        "locks": "lock.BoundedSemaphore",
+    }
+    lacks: ClassVar = {
+        "virtual time": "no virtual clock",
+        "pytest": "no plugin, nor need of one",
+        "resources": "no resources",
+    }
 
     def __init__(self, virtual: bool = False) -> None:
         import gevent
+        import gevent.lock
         import gevent.pool
+        import gevent.queue
 
         self.joinall = gevent.joinall
         self.sleep = gevent.sleep
         self.spawn = gevent.spawn
         self.timeout = gevent.Timeout
         self.group = gevent.pool.Group
+        self.lock = gevent.lock.BoundedSemaphore
+        self.queue = gevent.queue.Queue
 
     def run(self, worker: Callable[..., Any], rows: Rows) -> None:
         self.joinall([self.spawn(worker, *row) for row in rows])
@@ -207,12 +244,15 @@ class Gevent(Peer):
 class Simpy(Peer):
     name = "simpy"
     style = "yield"
+    about: ClassVar = {"queues": "Store"}
     lacks: ClassVar = {
         "pytest": "no plugin, nor need of one",
         "real time": "a simulator: a timeout runs from the last event, not from now",
         "timeouts": "no block with a limit",
         "groups": "no groups",
         "cancellation": "an interrupt is one event of many, and ends nothing",
+        "cancelling waiters": "as the workload `cancel`",
+        "locks": "nothing simpler than the Resource of `mm1`",
     }
 
     def __init__(self, virtual: bool = False) -> None:
@@ -221,6 +261,8 @@ class Simpy(Peer):
         self.env = simpy.Environment()
         self.sleep = self.env.timeout
         self.spawn = self.env.process
+        self.queue = functools.partial(simpy.Store, self.env)
+        self.resource = functools.partial(simpy.Resource, self.env)
 
     def run(self, worker: Callable[..., Any], rows: Rows) -> None:
         for row in rows:
@@ -238,6 +280,10 @@ class Plain(Peer):
         "timeouts": "no timeouts",
         "groups": "no groups",
         "cancellation": "no cancellation",
+        "cancelling waiters": "no cancellation",
+        "locks": "no locks",
+        "queues": "no queues",
+        "resources": "no resources",
     }
 
     def __init__(self, virtual: bool = False) -> None:

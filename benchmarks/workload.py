@@ -63,6 +63,7 @@ class Workload:
     quick: Mapping[str, Any] | None  # the size under --quick; None: left out there
     # What a peer may lack, as "real time", "virtual time", "tasks", "timeouts"; see peers.py
     needs: str = ""
+    virtual: bool = False  # in virtual time, though that is not what it needs most
     rounds: int = 5
     timeout: float = 60.0
     million: bool = False  # peers only with --million
@@ -74,6 +75,13 @@ def stopwatch(function: Callable[..., object], *args: object) -> int:
     began = perf_counter_ns()
     function(*args)
     return perf_counter_ns() - began
+
+
+def has(primitive: Any, what: str) -> Any:
+    """The primitive; an error that says so if the version that is measured has none."""
+    if primitive is None:
+        raise NotImplementedError(f"this version has no {what}")
+    return primitive
 
 
 def finished(done: list[Any], expected: int) -> None:

@@ -16,10 +16,12 @@ typedef struct {
     PyObject *of;  /* the object that it is inside of; owned while the door is referred to */
 } DoorObject;
 
-/* Its type outlives it: the module keeps that, and the object's type the module. */
+/* Its type outlives it: the module keeps that, and the object's type the module, which stays as it
+ * is as long as there are objects that the collector does not see. */
 static inline void
 door_init(ModuleState *state, DoorObject *door, PyObject *of, vectorcallfunc call)
 {
+    assert(!PyObject_IS_GC(of));
     Py_SET_TYPE(door, state->DoorType);
     Py_SET_REFCNT(door, 0);
     door->vectorcall = call;
@@ -95,12 +97,23 @@ typedef struct {
     size_t offset;   /* of the DoorObject in its objects */
 } DoorwayObject;
 
+COLD static PyObject *
+doorway_refuse(PyObject *obj)
+{
+    raise_about(PyExc_TypeError, "%s take an object of their type, not %U%s",
+                "__aenter__() and __aexit__()", obj, "");
+    return NULL;
+}
+
 static PyObject *
 doorway_tp_descr_get(PyObject *op, PyObject *obj, PyObject *Py_UNUSED(type))
 {
     DoorwayObject *self = (DoorwayObject *)op;
-    if (obj == NULL || Py_TYPE(obj)->tp_new != self->of) {
+    if (obj == NULL) {
         return Py_NewRef(op);
+    }
+    if (Py_TYPE(obj)->tp_new != self->of) {
+        return doorway_refuse(obj);
     }
     return door_ref((DoorObject *)((char *)obj + self->offset));
 }
@@ -112,8 +125,7 @@ doorway_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf, PyObject 
     DoorwayObject *self = (DoorwayObject *)op;
     Py_ssize_t n = PyVectorcall_NARGS(nargsf);
     if (n < 1 || Py_TYPE(args[0])->tp_new != self->of) {
-        PyErr_SetString(PyExc_TypeError, "__aenter__() and __aexit__() take an object of their type");
-        return NULL;
+        return doorway_refuse(n < 1 ? Py_None : args[0]);
     }
     PyObject *bound = door_ref((DoorObject *)((char *)args[0] + self->offset));
     PyObject *result = PyObject_Vectorcall(bound, args + 1, (size_t)n - 1, kwnames);

@@ -59,6 +59,9 @@ instant_advance(PyObject *op, PyObject *Py_UNUSED(sent), PyObject **result)
 static PyObject *
 instant_tp_iternext(PyObject *op)
 {
+    if (((InstantObject *)op)->is_shared) {
+        return NULL;  /* the short form of "ended with None" */
+    }
     PyObject *result;
     PySendResult how = instant_advance(op, Py_None, &result);
     if (how != PYGEN_RETURN || ((InstantObject *)op)->take_back == NULL) {

@@ -9,7 +9,10 @@ typedef struct {
     SYNC_HEAD
     struct place place;
     DoorObject enter, leave;
+    ModuleState *state; /* borrowed from the module, which the type keeps: asking the type for it
+                           takes as long as having the lock */
     uint32_t owner;     /* number of the task that has it, of the loop of `loop_number`; or 0 */
+    uint64_t turn;      /* how often it has been had; a wait's `number` is which of these it was */
     int64_t since;      /* loop time at which it got it */
 } LockObject;
 
@@ -21,10 +24,10 @@ lock_new(PyTypeObject *type, const char *function, PyObject *name)
 {
     LockObject *lock = (LockObject *)sync_new(function, type, name);
     if (lock != NULL) {
-        ModuleState *state = state_of_type(type);
+        lock->state = state_of_type(type);
         place_init(&lock->place);
-        door_init(state, &lock->enter, (PyObject *)lock, lock_enter);
-        door_init(state, &lock->leave, (PyObject *)lock, lock_leave);
+        door_init(lock->state, &lock->enter, (PyObject *)lock, lock_enter);
+        door_init(lock->state, &lock->leave, (PyObject *)lock, lock_leave);
     }
     return lock;
 }
@@ -95,6 +98,7 @@ lock_own(LockObject *lock, TaskObject *task)
 {
     lock->owner = task->number;
     lock->held = 1;
+    lock->turn++;
     lock->since = clock_about_now(&task->loop->clock);
 }
 
@@ -107,6 +111,7 @@ lock_pass_on(LockObject *lock)
     lock->held = 0;
     if (next != NULL) {
         lock_own(lock, next->task);
+        next->number = (double)lock->turn;
         wait_grant(next);
     }
 }
@@ -130,6 +135,7 @@ lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
     LockObject *lock = (LockObject *)wait->object;
     if (lock->owner == 0) {
         lock_own(lock, task);
+        wait->number = (double)lock->turn;
         return 1;
     }
     if (lock->owner == task->number) {
@@ -139,10 +145,14 @@ lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
     return 0;
 }
 
+/* Unless its task has released it, though it did not pass the wake-up on. */
 static void
 lock_give_back(WaitObject *wait)
 {
-    lock_pass_on((LockObject *)wait->object);
+    LockObject *lock = (LockObject *)wait->object;
+    if (lock->owner != 0 && wait->number == (double)lock->turn) {
+        lock_pass_on(lock);
+    }
 }
 
 static uint32_t
@@ -182,13 +192,24 @@ raise_not_owner(LockObject *lock, const char *function)
     return -1;
 }
 
+/* Whether no task can be the one that releases the lock: the loop does not run, or is stopping
+ * right away. Then it is the coroutine of the one that has it that is closed, by the loop or the
+ * collector; or somebody does by hand what nobody else will. */
+COLD static int
+lock_is_left_behind(ModuleState *state, LockObject *lock)
+{
+    LoopObject *loop = running_loop_borrowed(state, lock->loop_number);
+    return lock->owner != 0 && (loop == NULL || loop->phase == LOOP_CLOSED);
+}
+
 /* Takes the lock from the current task. 0, or -1 with a RuntimeError. */
 static inline int
 lock_release(ModuleState *state, LockObject *lock, const char *function)
 {
     LoopObject *loop = current_loop_borrowed(state);
-    if (lock->owner == 0 || loop == NULL || loop->current == NULL
-        || lock->owner != loop->current->number || lock->loop_number != loop->number) {
+    if ((lock->owner == 0 || loop == NULL || loop->current == NULL
+         || lock->owner != loop->current->number || lock->loop_number != loop->number)
+        && !lock_is_left_behind(state, lock)) {
         return raise_not_owner(lock, function);
     }
     lock_pass_on(lock);
@@ -201,7 +222,7 @@ static PyObject *
 lock_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
 {
     LockObject *lock = (LockObject *)((DoorObject *)door)->of;
-    ModuleState *state = state_of_type(Py_TYPE(lock));
+    ModuleState *state = lock->state;
     const char *function = "async with Lock()";
     if (door_check_args("Lock.__aenter__()", 0, n_args, kwnames) < 0) {
         return NULL;
@@ -230,7 +251,7 @@ static PyObject *
 lock_leave(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
 {
     LockObject *lock = (LockObject *)((DoorObject *)door)->of;
-    ModuleState *state = state_of_type(Py_TYPE(lock));
+    ModuleState *state = lock->state;
     if (door_check_args("Lock.__aexit__()", 3, n_args, kwnames) < 0) {
         return NULL;
     }
@@ -292,7 +313,7 @@ PyDoc_STRVAR(lock_release_doc,
 "Give the lock to the task that has waited longest, if there is one. It has it from\n"
 "now on: nobody who comes before it runs can get in between.\n"
 "\n"
-"Raises RuntimeError unless the task that calls has the lock.\n");
+"Raises RuntimeError unless the task that calls has the lock, or its loop does not run.\n");
 
 static PyObject *
 lock_py_release(PyObject *op, PyObject *Py_UNUSED(ignored))

@@ -167,17 +167,23 @@ wait_new(ModuleState *state, const struct wait_kind *kind, PyObject *object, str
     return self;
 }
 
+COLD static void
+wait_give_back(WaitObject *self)
+{
+    PyObject *saved = PyErr_GetRaisedException();
+    self->kind->give_back(self);
+    PyErr_SetRaisedException(saved);
+}
+
 /* Granted, and the task that it was granted to does not take it. Beware: may run Python, where
  * what dies with it does. */
-static void
+static inline void
 wait_not_taken(WaitObject *self)
 {
     if (self->outcome == WAIT_GRANTED && !self->taken) {
         self->taken = 1;
         if (self->kind->give_back != NULL) {
-            PyObject *saved = PyErr_GetRaisedException();
-            self->kind->give_back(self);
-            PyErr_SetRaisedException(saved);
+            wait_give_back(self);
         }
     }
 }
@@ -202,7 +208,33 @@ wait_finish(WaitObject *self, PyObject **result)
     else {
         *result = Py_NewRef(Py_None);
     }
-    return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+    if (*result == NULL) {
+        self->taken = 0;  /* what was granted, and there was no memory to tell it */
+        wait_not_taken(self);
+        return PYGEN_ERROR;
+    }
+    return PYGEN_RETURN;
+}
+
+/* How tp_iternext and send() end with a result. Always NULL. Steals result. */
+static PyObject *
+wait_return_steal(WaitObject *self, PyObject *result)
+{
+    PyObject *value = Py_NewRef(result);
+    if (PyBool_Check(result)) {
+        (void)stop_iteration_reused_steal(state_of_type(Py_TYPE(self)), result);
+    }
+    else {
+        (void)stop_iteration_steal(result);
+    }
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {  /* no memory: it is not lost */
+        Py_XSETREF(self->value, value);
+        self->taken = 0;
+        wait_not_taken(self);
+        return NULL;
+    }
+    Py_DECREF(value);
+    return NULL;
 }
 
 static PySendResult
@@ -250,6 +282,9 @@ wait_advance(PyObject *op, PyObject *Py_UNUSED(sent), PyObject **result)
     LoopObject *loop = current_loop_borrowed(state);
     if (self->state == TRAP_DONE || loop == NULL || loop->current == NULL
         || loop->current != self->task || self->outcome == WAIT_OPEN) {
+        if (self->state == TRAP_DONE) {
+            wait_not_taken(self);  /* granted after it had been closed by hand */
+        }
         return trap_used_up(self->kind->function);  /* or the wake-up was somebody else's */
     }
     if (self->kind->resume != NULL && self->outcome != WAIT_FAILED) {
@@ -272,43 +307,34 @@ wait_tp_iternext(PyObject *op)
     WaitObject *self = (WaitObject *)op;
     PyObject *result;
     PySendResult how = wait_advance(op, Py_None, &result);
-    if (how != PYGEN_RETURN || result == Py_None) {
-        return trap_next_result(how, result);
-    }
-    if (PyBool_Check(result)) {
-        return stop_iteration_reused_steal(state_of_type(Py_TYPE(op)), result);
-    }
-    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-    if (stop == NULL) {  /* no memory: what has been got is not lost */
-        Py_XSETREF(self->value, result);
-        self->taken = 0;
-        wait_not_taken(self);
-        return NULL;
-    }
-    Py_DECREF(result);
-    PyErr_SetRaisedException(stop);
-    return NULL;
+    return how != PYGEN_RETURN || result == Py_None ? trap_next_result(how, result)
+                                                    : wait_return_steal(self, result);
 }
 
 static PyObject *
 wait_py_send(PyObject *op, PyObject *value)
 {
-    return trap_send(op, value, wait_advance);
+    PyObject *result;
+    PySendResult how = wait_advance(op, value, &result);
+    return how == PYGEN_RETURN ? wait_return_steal((WaitObject *)op, result) : result;
 }
 
 static PyObject *
 wait_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 {
     WaitObject *self = (WaitObject *)op;
-    LoopObject *loop = current_loop_borrowed(state_of_type(Py_TYPE(op)));
-    uint8_t before = self->state;
-    int is_ours = before == TRAP_WAITING && loop != NULL && loop->current != NULL
-                  && loop->current == self->task && !self->parked;
-    (void)trap_throw(&self->state, args, n_args);
-    if (self->state != TRAP_DONE || before != TRAP_WAITING) {
-        return NULL;  /* bad arguments; or nothing was under way */
+    uint8_t thrown = TRAP_WAITING;
+    (void)trap_throw(&thrown, args, n_args);
+    if (thrown != TRAP_DONE) {
+        return NULL;  /* bad arguments */
     }
-    self->state = TRAP_WAITING;
+    if (self->state != TRAP_WAITING) {  /* or not any more: making the exception ran Python */
+        self->state = TRAP_DONE;
+        return NULL;
+    }
+    LoopObject *loop = current_loop_borrowed(state_of_type(Py_TYPE(op)));
+    int is_ours = loop != NULL && loop->current != NULL && loop->current == self->task
+                  && !self->parked;
     if (is_ours && self->kind->resume != NULL) {
         PyObject *exc = PyErr_GetRaisedException();
         int ended = self->kind->resume(self, loop, loop->current, exc);
@@ -369,10 +395,13 @@ wait_tp_dealloc(PyObject *op)
     }
     PyObject_GC_UnTrack(op);
     assert(!self->parked);
+    /* What is brought may be another wait that brings another, 100,000 in a row. */
+    Py_TRASHCAN_BEGIN(op, wait_tp_dealloc)
     Py_XDECREF(self->value);
     Py_DECREF(self->object);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyMethodDef wait_methods[] = {

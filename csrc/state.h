@@ -68,17 +68,23 @@ need_current_loop_borrowed(ModuleState *state, const char *caller)
     return loop;
 }
 
-/* Likewise the task whose step it is in. */
-static TaskObject *
-need_current_task_borrowed(ModuleState *state, const char *caller)
+COLD static TaskObject *
+raise_no_current_task(ModuleState *state, const char *caller)
 {
-    LoopObject *loop = need_current_loop_borrowed(state, caller);
-    if (loop != NULL && loop->current == NULL) {
+    if (need_current_loop_borrowed(state, caller) != NULL) {
         PyErr_Format(PyExc_RuntimeError, "%s: the loop is running, but no task is right now",
                      caller);
-        return NULL;
     }
-    return loop != NULL ? loop->current : NULL;
+    return NULL;
+}
+
+/* Likewise the task whose step it is in. */
+static inline TaskObject *
+need_current_task_borrowed(ModuleState *state, const char *caller)
+{
+    LoopObject *loop = current_loop_borrowed(state);
+    return loop != NULL && loop->current != NULL ? loop->current
+                                                 : raise_no_current_task(state, caller);
 }
 
 /* 0 if the loop does not run, or runs in this thread; else -1 with a RuntimeError. */
