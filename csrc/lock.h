@@ -4,7 +4,8 @@
 
 #include "door.h"
 
-/* Holds no object but its name, so it cannot be part of a cycle. `held` is 1 or 0. */
+/* Holds no object but its name, so it cannot be part of a cycle. `held` is 1 while a task has it,
+ * and 1 more for each that will want it back when its Condition has been notified. */
 typedef struct {
     SYNC_HEAD
     struct place place;
@@ -93,9 +94,16 @@ lock_tp_repr(PyObject *op)
 static inline void
 lock_own(LockObject *lock, TaskObject *task)
 {
+    assert(lock->owner == 0);
     lock->owner = task->number;
-    lock->held = 1;
+    lock->held++;
     lock->since = clock_about_now(&task->loop->clock);
+}
+
+static inline int
+lock_is_owned(const LockObject *lock, const TaskObject *task)
+{
+    return lock->owner == task->number && lock->loop_number == task->loop->number;
 }
 
 /* To the first who waits, or to nobody. */
@@ -103,8 +111,9 @@ static inline void
 lock_pass_on(LockObject *lock)
 {
     WaitObject *next = place_first(&lock->place);
+    assert(lock->owner != 0);
     lock->owner = 0;
-    lock->held = 0;
+    lock->held--;
     if (next != NULL) {
         lock_own(lock, next->task);
         wait_grant(next);
@@ -128,6 +137,7 @@ static int
 lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
 {
     LockObject *lock = (LockObject *)wait->object;
+    wait->number = task->number;
     if (lock->owner == 0) {
         lock_own(lock, task);
         return 1;
@@ -139,10 +149,14 @@ lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
     return 0;
 }
 
+/* Unless the task has released it by itself, without learning that it had it. */
 static void
 lock_give_back(WaitObject *wait)
 {
-    lock_pass_on((LockObject *)wait->object);
+    LockObject *lock = (LockObject *)wait->object;
+    if (lock->owner == (uint32_t)wait->number) {
+        lock_pass_on(lock);
+    }
 }
 
 static uint32_t
@@ -168,6 +182,26 @@ static const struct wait_kind lock_enter_kind = {
     .blocker = lock_blocker,
 };
 
+/* Has a free lock at once. 0, or -1 with a WouldBlock or another exception. */
+static int
+lock_acquire_nowait(ModuleState *state, LockObject *lock, const char *function)
+{
+    TaskObject *task = need_current_task_borrowed(state, function);
+    if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, function) < 0) {
+        return -1;
+    }
+    if (lock->owner == task->number) {
+        raise_lock_is_own(lock, function);
+        return -1;
+    }
+    if (lock->owner != 0) {
+        raise_would_block(state, lock_describe((PyObject *)lock));
+        return -1;
+    }
+    lock_own(lock, task);
+    return 0;
+}
+
 COLD static int
 raise_not_owner(LockObject *lock, const char *function)
 {
@@ -182,48 +216,75 @@ raise_not_owner(LockObject *lock, const char *function)
     return -1;
 }
 
-/* Takes the lock from the current task. 0, or -1 with a RuntimeError. */
+/* Whether the code that runs now is that of the task that has the lock. */
+static inline int
+lock_is_held_here(ModuleState *state, const LockObject *lock)
+{
+    LoopObject *loop = current_loop_borrowed(state);
+    return (loop != NULL && loop->current != NULL && lock_is_owned(lock, loop->current))
+           || (state->closing != NULL && lock_is_owned(lock, state->closing));
+}
+
+/* Takes the lock from the task that has it. 0, or -1 with a RuntimeError: another one calls. */
 static inline int
 lock_release(ModuleState *state, LockObject *lock, const char *function)
 {
-    LoopObject *loop = current_loop_borrowed(state);
-    if (lock->owner == 0 || loop == NULL || loop->current == NULL
-        || lock->owner != loop->current->number || lock->loop_number != loop->number) {
+    if (!lock_is_held_here(state, lock)) {
         return raise_not_owner(lock, function);
     }
     lock_pass_on(lock);
     return 0;
 }
 
-/* A free lock is had when the block is entered, not when the awaitable is awaited: that comes
- * next, and nothing has to be made for it. */
-static PyObject *
-lock_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
+/* What `async with` awaits to have the lock. A free one is had when the block is entered, not when
+ * the awaitable is awaited: that comes next, and nothing has to be made for it. */
+static inline PyObject *
+lock_begin_block(ModuleState *state, LockObject *lock, const struct wait_kind *kind)
 {
-    LockObject *lock = (LockObject *)((DoorObject *)door)->of;
-    ModuleState *state = state_of_type(Py_TYPE(lock));
-    const char *function = "async with Lock()";
-    if (door_check_args("Lock.__aenter__()", 0, n_args, kwnames) < 0) {
-        return NULL;
-    }
-    TaskObject *task = need_current_task_borrowed(state, function);
-    if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, function) < 0) {
+    TaskObject *task = need_current_task_borrowed(state, kind->function);
+    if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, kind->function) < 0) {
         return NULL;
     }
     if (lock->owner == 0 && task_may_go_on(task)) {
         lock_own(lock, task);
         return instant_done(state);
     }
-    return (PyObject *)wait_new(state, &lock_enter_kind, (PyObject *)lock, &lock->place, NULL);
+    return (PyObject *)wait_new(state, kind, (PyObject *)lock, &lock->place, NULL);
 }
 
 static PyObject *
-lock_leave(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
+lock_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
+{
+    LockObject *lock = (LockObject *)((DoorObject *)door)->of;
+    return door_check_args("Lock.__aenter__()", 0, n_args, kwnames) == 0
+               ? lock_begin_block(state_of_type(Py_TYPE(lock)), lock, &lock_enter_kind)
+               : NULL;
+}
+
+/* Whether a block of a lock that is not held here ends with that exception because a coroutine is
+ * closed while its loop does not run. The collector has found both and comes to the coroutine
+ * first, which then is nobody's business; or somebody does it by hand. */
+COLD static int
+lock_is_left_outside(ModuleState *state, const LockObject *lock, PyObject *exc_type)
+{
+    return PyErr_GivenExceptionMatches(exc_type, PyExc_GeneratorExit)
+           && running_loop_borrowed(state, lock->loop_number) == NULL;
+}
+
+static PyObject *
+lock_leave(PyObject *door, PyObject *const *args, size_t n_args, PyObject *kwnames)
 {
     LockObject *lock = (LockObject *)((DoorObject *)door)->of;
     ModuleState *state = state_of_type(Py_TYPE(lock));
     if (door_check_args("Lock.__aexit__()", 3, n_args, kwnames) < 0) {
         return NULL;
+    }
+    if (args[0] != Py_None && !lock_is_held_here(state, lock)
+        && lock_is_left_outside(state, lock, args[0])) {
+        if (lock->owner != 0) {
+            lock_pass_on(lock);
+        }
+        return instant_done(state);
     }
     return lock_release(state, lock, "async with Lock()") == 0 ? instant_done(state) : NULL;
 }
@@ -255,23 +316,10 @@ PyDoc_STRVAR(lock_acquire_nowait_doc,
 static PyObject *
 lock_py_acquire_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    LockObject *lock = (LockObject *)op;
     ModuleState *state = state_of_type(Py_TYPE(op));
-    const char *function = "Lock.acquire_nowait()";
-    TaskObject *task = need_current_task_borrowed(state, function);
-    if (task == NULL || sync_enter(state, (SyncObject *)op, task->loop, function) < 0) {
-        return NULL;
-    }
-    if (lock->owner == task->number) {
-        raise_lock_is_own(lock, function);
-        return NULL;
-    }
-    if (lock->owner != 0) {
-        raise_would_block(state, lock_describe(op));
-        return NULL;
-    }
-    lock_own(lock, task);
-    Py_RETURN_NONE;
+    return lock_acquire_nowait(state, (LockObject *)op, "Lock.acquire_nowait()") == 0
+               ? Py_NewRef(Py_None)
+               : NULL;
 }
 
 PyDoc_STRVAR(lock_release_doc,

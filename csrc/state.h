@@ -25,6 +25,7 @@ struct ModuleState {
     uint64_t loops_made;
     size_t trace_capacity;     /* of the loops that do not say; see traceread.h */
     PyObject *trace_callback;  /* owned, or NULL */
+    TaskObject *closing;       /* borrowed: whose coroutine loop_abandon() is closing, or NULL */
     LoopObject *running;       /* borrowed: the loops that run now, in whichever thread */
 };
 
