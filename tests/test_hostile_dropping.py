@@ -6,7 +6,6 @@ import sys
 import warnings
 
 import pytest
-
 from _sleeploop import _stop
 
 from sleeploop import (
