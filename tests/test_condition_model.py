@@ -57,16 +57,18 @@ def make_program(rng: random.Random) -> Program:
                 elif inner < 0.95:
                     body.append(("step",))
                 else:
-                    body.append(("cancel", rng.randrange(TASKS)))
+                    body.append((rng.choice(["cancel", "time out"]), rng.randrange(TASKS)))
             program.append(("have", condition, rng.random() < 0.5, body))
         elif what < 0.85:
             program.append(("step",))
-        elif what < 0.92:
-            program.append(("cancel", rng.randrange(TASKS)))
+        elif what < 0.94:
+            program.append((rng.choice(["cancel", "time out"]), rng.randrange(TASKS)))
         else:
             program.append(("wrong", rng.randrange(CONDITIONS)))
     return program
 
+
+WITH_CONDITION = {"wait", "wait_for", "notify", "notify_all", "have", "wrong"}
 
 # ---- the real thing ------------------------------------------------------------------------------
 
@@ -79,13 +81,14 @@ class Real:
         self.conditions = [Condition(self.locks[n]) for n in lock_of]
         self.programs = programs
         self.tasks: list[Any] = []
+        self.scopes: list[CancelScope | None] = [None] * TASKS
 
     async def block(self, who: int, program: Program) -> None:
         for operation in program:
             await self.one(who, *operation)
 
     async def one(self, who: int, what: str, *args: Any) -> None:
-        condition = self.conditions[args[0]] if what not in ("step", "add", "cancel") else None
+        condition = self.conditions[args[0]] if what in WITH_CONDITION else None
         match what:
             case "step":
                 await checkpoint()
@@ -95,6 +98,11 @@ class Real:
             case "cancel":
                 self.log.append((who, "cancels", args[0]))
                 self.tasks[args[0]].cancel()
+            case "time out":
+                self.log.append((who, "times out", args[0]))
+                scope = self.scopes[args[0]]
+                if scope is not None:
+                    scope.cancel()
             case "wrong":
                 try:
                     condition.notify()
@@ -122,8 +130,11 @@ class Real:
                 async with condition:
                     self.log.append((who, "has", args[0]))
                     if args[1]:  # a scope that ends in the block: the task goes on
-                        with CancelScope():
+                        with CancelScope() as self.scopes[who]:
                             await self.block(who, args[2])
+                        if self.scopes[who].cancelled_caught:
+                            self.log.append((who, "timed out", condition.lock.owner.name))
+                        self.scopes[who] = None
                     else:
                         await self.block(who, args[2])
                     self.log.append((who, "releases", args[0]))
@@ -166,7 +177,7 @@ class Real:
 
 
 class Cancelled(Exception):
-    pass
+    """With whether it is the task that is cancelled, or only a block in it."""
 
 
 class ModelTask:
@@ -175,6 +186,7 @@ class ModelTask:
         self.started = self.cancelled = self.done = False
         self.firm = False  # it waits for a lock that it will have, whatever happens
         self.throw = False
+        self.in_scope = self.timed_out = False
         self.place: tuple[str, int] | None = None
 
 
@@ -216,6 +228,14 @@ class Model:
         if task.done or task.cancelled:
             return
         task.cancelled = True
+        self.reach(task)
+
+    def time_out(self, task: ModelTask) -> None:
+        if task.in_scope and not task.timed_out:
+            task.timed_out = True
+            self.reach(task)
+
+    def reach(self, task: ModelTask) -> None:
         if task.place is not None and not task.firm:
             self.leave(task)
             task.throw = True
@@ -223,13 +243,9 @@ class Model:
 
     # What tasks do.
 
-    def wait_at(self, place: tuple[str, int]) -> Generator[Any, Any, None]:
-        """Until it is given what it waits for; a cancellation raises, and it has nothing."""
-        yield place
-
     def check(self) -> Generator[Any, Any, None]:
         """Every await of a cancelled task raises; it steps aside before."""
-        if self.current.cancelled:
+        if self.current.cancelled or self.current.timed_out:
             yield "cancelled"
 
     def regain(self, lock: int) -> Generator[Any, Any, None]:
@@ -276,13 +292,17 @@ class Model:
     def one(self, who: int, what: str, *args: Any) -> Generator[Any, Any, None]:
         match what:
             case "step":
-                yield "cancelled" if self.current.cancelled else "ready"
+                yield from self.check()
+                yield "ready"
                 self.log.append((who, "step"))
             case "add":
                 self.value += args[0]
             case "cancel":
                 self.log.append((who, "cancels", args[0]))
                 self.cancel(self.tasks[args[0]])
+            case "time out":
+                self.log.append((who, "times out", args[0]))
+                self.time_out(self.tasks[args[0]])
             case "wrong":
                 self.log.append((who, "wrong"))
             case "notify" | "notify_all":
@@ -308,10 +328,25 @@ class Model:
                     yield ("lock", lock)
                 try:
                     self.log.append((who, "has", args[0]))
-                    yield from self.block(who, args[2])
+                    if args[1]:
+                        yield from self.scope(who, args[2])
+                    else:
+                        yield from self.block(who, args[2])
                     self.log.append((who, "releases", args[0]))
                 finally:
                     self.release(lock)
+
+    def scope(self, who: int, program: Program) -> Generator[Any, Any, None]:
+        task = self.current
+        task.in_scope = True
+        try:
+            yield from self.block(who, program)
+        except Cancelled as error:
+            if error.args[0]:
+                raise
+            self.log.append((who, "timed out", str(who)))
+        finally:
+            task.in_scope = task.timed_out = False
 
     def run(self, who: int, program: Program) -> Generator[Any, Any, None]:
         try:
@@ -331,7 +366,7 @@ class Model:
         try:
             if task.throw:
                 task.throw = False
-                where = task.steps.throw(Cancelled())
+                where = task.steps.throw(Cancelled(task.cancelled))
             else:
                 where = next(task.steps)
         except StopIteration:
@@ -387,4 +422,4 @@ def test_random_programs(start):
         assert log[-1] == ("waiting", *[None] * TASKS)
         seen.update(entry[1] for entry in log if len(entry) > 1)
         seen.update(entry for entry in log[-2 - TASKS :] if entry[0] == "waiting")
-    assert {"wait", "wait_for", "wait cancelled", "wrong", "looks", "ends", "cancelled"} <= seen
+    assert {"wait", "wait_for", "wait cancelled", "timed out", "wrong", "looks", "ends"} <= seen
