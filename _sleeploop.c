@@ -13,6 +13,8 @@ static struct PyModuleDef sleeploop_module;
 
 #include "csrc/event.h"
 #include "csrc/lock.h"
+#include "csrc/condition.h"
+#include "csrc/barrier.h"
 
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
@@ -66,6 +68,8 @@ PyDoc_STRVAR(lag_error_doc,
 PyDoc_STRVAR(loop_closed_error_doc, "The loop has run already; a loop runs once.\n");
 
 PyDoc_STRVAR(would_block_doc, "What was asked for cannot be had without waiting.\n");
+PyDoc_STRVAR(broken_barrier_error_doc,
+"Who waits at a Barrier will not be let go: it has been broken, or reset meanwhile.\n");
 
 /* ---- what the state holds -------------------------------------------------------------------- */
 
@@ -101,6 +105,8 @@ static const struct {
     {&doorway_spec, AT(DoorwayType), 0},
     {&event_spec, AT(EventType), 1},
     {&lock_spec, AT(LockType), 1},
+    {&condition_spec, AT(ConditionType), 1},
+    {&barrier_spec, AT(BarrierType), 1},
 };
 
 static const struct {
@@ -119,6 +125,8 @@ static const struct {
 } module_doorways[] = {
     {AT(LockType), "__aenter__", offsetof(LockObject, enter)},
     {AT(LockType), "__aexit__", offsetof(LockObject, leave)},
+    {AT(ConditionType), "__aenter__", offsetof(ConditionObject, enter)},
+    {AT(ConditionType), "__aexit__", offsetof(ConditionObject, leave)},
 };
 
 static const struct {
@@ -131,6 +139,8 @@ static const struct {
     {"sleeploop.LoopClosedError", loop_closed_error_doc, &PyExc_RuntimeError, AT(LoopClosedError)},
     {"sleeploop.WouldBlock", would_block_doc, &PyExc_Exception, AT(WouldBlock)},
     {"sleeploop.Interrupt", interrupt_doc, &PyExc_Exception, AT(Interrupt)},
+    {"sleeploop.BrokenBarrierError", broken_barrier_error_doc, &PyExc_RuntimeError,
+     AT(BrokenBarrierError)},
 };
 
 static const struct {

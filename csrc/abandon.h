@@ -4,6 +4,17 @@
 
 #include "finish.h"
 
+/* Closes the coroutine of a task that is over; what that has may be released while it happens. */
+static int
+loop_close_task(LoopObject *loop, TaskObject *task)
+{
+    TaskObject *outer = loop->state->closing;  /* what dies here may drop another loop */
+    loop->state->closing = task;
+    int closed = task_close_coro(loop->state, task);
+    loop->state->closing = outer;
+    return closed;
+}
+
 /* Stops right away: what is left is closed without another await. */
 static void
 loop_abandon(LoopObject *loop)
@@ -20,7 +31,7 @@ loop_abandon(LoopObject *loop)
             loop_unpark(loop, task);
         }
         loop_finish(loop, task, TASK_CANCELLED, NULL);
-        if (task_close_coro(loop->state, task) < 0) {
+        if (loop_close_task(loop, task) < 0) {
             PyObject *exc = PyErr_GetRaisedException();
             PyObject *name = task_name(task);
             log_exception(name != NULL ? PyUnicode_FromFormat(

@@ -4,7 +4,8 @@
 
 #include "door.h"
 
-/* Holds no object but its name, so it cannot be part of a cycle. `held` is 1 or 0. */
+/* Holds no object but its name, so it cannot be part of a cycle. `held` is 1 while a task has it,
+ * and 1 more for each that will want it back when its Condition has been notified. */
 typedef struct {
     SYNC_HEAD
     struct place place;
@@ -96,10 +97,17 @@ lock_tp_repr(PyObject *op)
 static inline void
 lock_own(LockObject *lock, TaskObject *task)
 {
+    assert(lock->owner == 0);
     lock->owner = task->number;
-    lock->held = 1;
+    lock->held++;
     lock->turn++;
     lock->since = clock_about_now(&task->loop->clock);
+}
+
+static inline int
+lock_is_owned(const LockObject *lock, const TaskObject *task)
+{
+    return lock->owner == task->number && lock->loop_number == task->loop->number;
 }
 
 /* To the first who waits, or to nobody. */
@@ -107,8 +115,9 @@ static inline void
 lock_pass_on(LockObject *lock)
 {
     WaitObject *next = place_first(&lock->place);
+    assert(lock->owner != 0);
     lock->owner = 0;
-    lock->held = 0;
+    lock->held--;
     if (next != NULL) {
         lock_own(lock, next->task);
         next->number = (double)lock->turn;
@@ -145,7 +154,7 @@ lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
     return 0;
 }
 
-/* Unless its task has released it, though it did not pass the wake-up on. */
+/* Unless the task has released it by itself, without learning that it had it. */
 static void
 lock_give_back(WaitObject *wait)
 {
@@ -178,6 +187,26 @@ static const struct wait_kind lock_enter_kind = {
     .blocker = lock_blocker,
 };
 
+/* Has a free lock at once. 0, or -1 with a WouldBlock or another exception. */
+static int
+lock_acquire_nowait(ModuleState *state, LockObject *lock, const char *function)
+{
+    TaskObject *task = need_current_task_borrowed(state, function);
+    if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, function) < 0) {
+        return -1;
+    }
+    if (lock->owner == task->number) {
+        raise_lock_is_own(lock, function);
+        return -1;
+    }
+    if (lock->owner != 0) {
+        raise_would_block(state, lock_describe((PyObject *)lock));
+        return -1;
+    }
+    lock_own(lock, task);
+    return 0;
+}
+
 COLD static int
 raise_not_owner(LockObject *lock, const char *function)
 {
@@ -192,71 +221,88 @@ raise_not_owner(LockObject *lock, const char *function)
     return -1;
 }
 
-/* Whether no task can be the one that releases the lock: the loop does not run, or is stopping
- * right away. Then it is the coroutine of the one that has it that is closed, by the loop or the
- * collector; or somebody does by hand what nobody else will. */
-COLD static int
-lock_is_left_behind(ModuleState *state, LockObject *lock)
+/* Whether the code that runs now is that of the task that has the lock. */
+static inline int
+lock_is_held_here(ModuleState *state, const LockObject *lock)
 {
-    LoopObject *loop = running_loop_borrowed(state, lock->loop_number);
-    return lock->owner != 0 && (loop == NULL || loop->phase == LOOP_CLOSED);
+    LoopObject *loop = current_loop_borrowed(state);
+    return (loop != NULL && loop->current != NULL && lock_is_owned(lock, loop->current))
+           || (state->closing != NULL && lock_is_owned(lock, state->closing));
 }
 
-/* Takes the lock from the current task. 0, or -1 with a RuntimeError. */
+/* Whether no task can be the one that releases the lock, as no loop runs here, nor its own anywhere
+ * else. Then the collector closes the coroutine of the one that has it; or somebody does by hand
+ * what nobody else will. */
+COLD static int
+lock_is_left_behind(ModuleState *state, const LockObject *lock)
+{
+    return lock->owner != 0 && current_loop_borrowed(state) == NULL
+           && running_loop_borrowed(state, lock->loop_number) == NULL;
+}
+
+/* Takes the lock from the task that has it. 0, or -1 with a RuntimeError: another one calls. */
 static inline int
 lock_release(ModuleState *state, LockObject *lock, const char *function)
 {
-    LoopObject *loop = current_loop_borrowed(state);
-    if ((lock->owner == 0 || loop == NULL || loop->current == NULL
-         || lock->owner != loop->current->number || lock->loop_number != loop->number)
-        && !lock_is_left_behind(state, lock)) {
+    if (!lock_is_held_here(state, lock) && !lock_is_left_behind(state, lock)) {
         return raise_not_owner(lock, function);
     }
     lock_pass_on(lock);
     return 0;
 }
 
-/* A free lock is had when the block is entered, not when the awaitable is awaited: that comes
- * next, and nothing has to be made for it. */
-static PyObject *
-lock_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
+/* What `async with` awaits to have the lock. A free one is had when the block is entered, not when
+ * the awaitable is awaited: that comes next, and nothing has to be made for it. */
+static inline PyObject *
+lock_begin_block(ModuleState *state, LockObject *lock, const struct wait_kind *kind)
 {
-    LockObject *lock = (LockObject *)((DoorObject *)door)->of;
-    ModuleState *state = lock->state;
-    const char *function = "async with Lock()";
-    if (door_check_args("Lock.__aenter__()", 0, n_args, kwnames) < 0) {
-        return NULL;
-    }
-    TaskObject *task = need_current_task_borrowed(state, function);
-    if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, function) < 0) {
+    TaskObject *task = need_current_task_borrowed(state, kind->function);
+    if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, kind->function) < 0) {
         return NULL;
     }
     if (lock->owner == 0 && task_may_go_on(task)) {
         lock_own(lock, task);
         return instant_done(state);
     }
-    return (PyObject *)wait_new(state, &lock_enter_kind, (PyObject *)lock, &lock->place, NULL);
-}
-
-/* Whether a block is left because its coroutine is being closed, by the end of its loop or with an
- * async generator that was left unfinished. Nobody else will release what it has. */
-static int
-is_being_closed(ModuleState *state)
-{
-    LoopObject *loop = current_loop_borrowed(state);
-    return loop == NULL || loop->current == NULL || (loop->current->flags & TASK_HIDDEN);
+    return (PyObject *)wait_new(state, kind, (PyObject *)lock, &lock->place, NULL);
 }
 
 static PyObject *
-lock_leave(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
+lock_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
+{
+    LockObject *lock = (LockObject *)((DoorObject *)door)->of;
+    return door_check_args("Lock.__aenter__()", 0, n_args, kwnames) == 0
+               ? lock_begin_block(lock->state, lock, &lock_enter_kind)
+               : NULL;
+}
+
+/* Whether a block of a lock that is not held here ends with that exception because a coroutine is
+ * closed while its loop does not run - the collector has found both and comes to the coroutine
+ * first, or somebody does it by hand - or because the loop closes an async generator that was left
+ * unfinished. Nobody else will ever release the lock then. */
+COLD static int
+lock_is_left_outside(ModuleState *state, const LockObject *lock, PyObject *exc_type)
+{
+    LoopObject *loop = running_loop_borrowed(state, lock->loop_number);
+    return PyErr_GivenExceptionMatches(exc_type, PyExc_GeneratorExit)
+           && (loop == NULL
+               || (loop->current != NULL && (loop->current->flags & TASK_HIDDEN)
+                   && loop_is_of_thread(loop, PyThreadState_Get())));
+}
+
+static PyObject *
+lock_leave(PyObject *door, PyObject *const *args, size_t n_args, PyObject *kwnames)
 {
     LockObject *lock = (LockObject *)((DoorObject *)door)->of;
     ModuleState *state = lock->state;
     if (door_check_args("Lock.__aexit__()", 3, n_args, kwnames) < 0) {
         return NULL;
     }
-    if (lock->owner != 0 && is_being_closed(state)) {
-        lock_pass_on(lock);
+    if (args[0] != Py_None && !lock_is_held_here(state, lock)
+        && lock_is_left_outside(state, lock, args[0])) {
+        if (lock->owner != 0) {
+            lock_pass_on(lock);
+        }
         return instant_done(state);
     }
     return lock_release(state, lock, "async with Lock()") == 0 ? instant_done(state) : NULL;
@@ -289,23 +335,10 @@ PyDoc_STRVAR(lock_acquire_nowait_doc,
 static PyObject *
 lock_py_acquire_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    LockObject *lock = (LockObject *)op;
     ModuleState *state = state_of_type(Py_TYPE(op));
-    const char *function = "Lock.acquire_nowait()";
-    TaskObject *task = need_current_task_borrowed(state, function);
-    if (task == NULL || sync_enter(state, (SyncObject *)op, task->loop, function) < 0) {
-        return NULL;
-    }
-    if (lock->owner == task->number) {
-        raise_lock_is_own(lock, function);
-        return NULL;
-    }
-    if (lock->owner != 0) {
-        raise_would_block(state, lock_describe(op));
-        return NULL;
-    }
-    lock_own(lock, task);
-    Py_RETURN_NONE;
+    return lock_acquire_nowait(state, (LockObject *)op, "Lock.acquire_nowait()") == 0
+               ? Py_NewRef(Py_None)
+               : NULL;
 }
 
 PyDoc_STRVAR(lock_release_doc,

@@ -356,7 +356,7 @@ enum wait_outcome {
 struct WaitObject {
     PyObject_HEAD
     const struct wait_kind *kind;
-    SyncObject *object;  /* owned */
+    SyncObject *object;  /* owned; see also wait_move() */
     PyObject *value;     /* owned: what is brought, or what has been got; or NULL */
     struct place *place; /* in `object`: where it waits, or would; NULL: its kind parks it */
     TaskObject *task;    /* borrowed while WAITING, for comparison alone unless it is parked */

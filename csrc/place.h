@@ -51,9 +51,9 @@ wait_park(WaitObject *self, TaskObject *task)
     return 0;
 }
 
-/* Takes the task from where it waits. What it waited with stays its payload. */
+/* The other way round; the wait stays its task's payload. */
 static inline void
-wait_unpark(WaitObject *self, TaskObject *task)
+wait_take_out(WaitObject *self, TaskObject *task)
 {
     assert(self->parked && task->payload == (PyObject *)self);
     self->parked = 0;
@@ -65,9 +65,46 @@ wait_unpark(WaitObject *self, TaskObject *task)
         link_remove(&task->link);
         self->place->count--;
     }
+}
+
+/* Takes the task from where it waits. What it waited with stays its payload. */
+static inline void
+wait_unpark(WaitObject *self, TaskObject *task)
+{
+    wait_take_out(self, task);
     if (self->outcome == WAIT_OPEN && self->kind->left != NULL) {
         self->kind->left(self);
     }
+}
+
+/* Where a wait that is not parked is to be parked the next time, in an object that its kind knows
+ * of. Beware: what it was to wait at before may die by it, which may run Python. */
+static inline void
+wait_aim(WaitObject *self, PyObject *object, struct place *place)
+{
+    SyncObject *old = self->object;
+    assert(!self->parked);
+    self->object = (SyncObject *)Py_NewRef(object);
+    self->place = place;
+    Py_DECREF(old);
+}
+
+/* A parked wait, and its task, to the end of another place, from where no cancellation takes it
+ * away. For a kind whose park() cannot fail. Beware: as wait_aim(). */
+static inline void
+wait_move(WaitObject *self, PyObject *object, struct place *place)
+{
+    TaskObject *task = self->task;
+    SyncObject *old = self->object;
+    wait_take_out(self, task);
+    self->object = (SyncObject *)Py_NewRef(object);
+    self->place = place;
+    self->firm = 1;
+    task->state = TASK_REGAIN;
+    int parked = wait_park(self, task);
+    assert(parked == 0);
+    (void)parked;
+    Py_DECREF(old);  /* the last thing that is done here */
 }
 
 /* ---- whose object it is ---------------------------------------------------------------------- */

@@ -11,9 +11,10 @@ struct ModuleState {
     PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
     PyTypeObject *EveryType, *NextTickType, *TickType;
     PyTypeObject *WaitType, *DoorType, *DoorwayType, *EventType, *LockType;
+    PyTypeObject *ConditionType, *BarrierType;
     PyTypeObject *LevelStatsType, *WaitStatsType;
     PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
-    PyObject *WouldBlock, *Interrupt;
+    PyObject *WouldBlock, *Interrupt, *BrokenBarrierError;
     PyObject *str_send, *str_throw, *str_close, *str_aclose;
     /* datetime: its C API where there is one. Before 3.13 a subinterpreter with a
      * GIL of its own gets datetime in pure Python, and then this is NULL. */
@@ -25,6 +26,7 @@ struct ModuleState {
     uint64_t loops_made;
     size_t trace_capacity;     /* of the loops that do not say; see traceread.h */
     PyObject *trace_callback;  /* owned, or NULL */
+    TaskObject *closing;       /* borrowed: whose coroutine loop_abandon() is closing, or NULL */
     LoopObject *running;       /* borrowed: the loops that run now, in whichever thread */
 };
 

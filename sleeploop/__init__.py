@@ -10,8 +10,11 @@
 """
 
 from _sleeploop import (
+    Barrier,
+    BrokenBarrierError,
     CancelledError,
     CancelScope,
+    Condition,
     DeadlockError,
     Event,
     Every,
@@ -48,8 +51,11 @@ from sleeploop._threads import to_thread
 from sleeploop._tree import format_tasks
 
 __all__ = [
+    "Barrier",
+    "BrokenBarrierError",
     "CancelScope",
     "CancelledError",
+    "Condition",
     "DeadlockError",
     "Event",
     "Every",

@@ -14,6 +14,7 @@ import pytest
 
 from sleeploop import (
     CancelledError,
+    Lock,
     SleepingLoop,
     checkpoint,
     create_task,
@@ -561,6 +562,34 @@ def test_a_coroutine_driven_by_somebody_else_between_its_steps():
     error, time = virtual(main())
     assert "awaited before" in str(error)
     assert time == 5
+
+
+def test_a_lock_that_is_released_before_its_task_learns_that_it_has_it():
+    async def odd():
+        waiting = lock.acquire()
+        assert await yielding(waiting.send(None)) is None
+        lock.release()  # it has been told by the way it was woken, but not by the await
+        await sleep(1)
+        assert lock.owner is other
+        del waiting
+        assert lock.owner is other
+
+    async def hold(seconds):
+        async with lock:
+            await sleep(seconds)
+
+    async def main():
+        nonlocal other
+        first, task = create_task(hold(1)), create_task(odd())
+        await checkpoint()
+        other = create_task(hold(5))
+        await first
+        await task
+        assert lock.owner is other
+        await other
+
+    lock, other = Lock(), None
+    virtual(main())
 
 
 def test_a_coroutine_that_drives_itself():

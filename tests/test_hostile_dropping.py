@@ -6,9 +6,11 @@ import sys
 import warnings
 
 import pytest
+from _sleeploop import _stop
 
 from sleeploop import (
     CancelScope,
+    Lock,
     LoopClosedError,
     SleepingLoop,
     TaskGroup,
@@ -251,3 +253,63 @@ def test_a_loop_is_dropped_in_the_middle_of_another_ones_step():
     assert log == [("inner", True), 4]
     outer.close()
     assert log[2:] == [("outer", True)]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("older", ["the coroutine", "the loop"])
+@pytest.mark.parametrize("in_a_step", [False, True])
+def test_a_lock_is_free_when_the_loop_of_the_task_that_has_it_is_gone(
+    in_a_step, older, monkeypatch, caplog
+):
+    async def hold():
+        async with lock:
+            await sleep_forever()
+
+    async def queue():
+        async with lock:
+            raise AssertionError("it has the lock")
+
+    async def collect():
+        loops.clear()
+        gc.collect()
+
+    async def use():
+        async with lock:
+            return "free"
+
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: heard.append(args.exc_value))
+    lock = Lock(name="free")
+    if older == "the loop":
+        loops = [virtual_loop()]
+        loops[0].create_task(hold())
+        loops[0].create_task(queue())
+    else:
+        loops = [virtual_loop(hold(), queue())]
+    loops[0].run_until(1)
+    assert repr(lock) == "<Lock 'free' held by task 'Task-1' since 0.0 s, 1 waiting>"
+    if in_a_step:
+        virtual_loop(collect()).run_until_complete()
+    else:
+        loops.clear()
+        gc.collect()
+    assert heard == []
+    assert caplog.records == []
+    assert repr(lock) == "<Lock 'free' unlocked>"
+    assert virtual_loop(use()).run_until_complete() == ["free"]
+
+
+def test_a_lock_is_released_by_hand_as_its_loop_stops_right_away(caplog):
+    async def hold():
+        await lock.acquire()
+        try:
+            await sleep_forever()
+        finally:
+            lock.release()
+
+    lock = Lock()
+    loop = virtual_loop(hold())
+    loop.run_until(1)
+    _stop(loop)
+    assert caplog.records == []
+    assert not lock.locked()

@@ -1,0 +1,309 @@
+/* barrier.h: Barrier, at which a number of tasks wait for each other. */
+#ifndef SLEEPLOOP_BARRIER_H
+#define SLEEPLOOP_BARRIER_H
+
+#include "sync.h"
+
+typedef struct {
+    SYNC_HEAD
+    struct place place;
+    size_t parties;   /* so many are let go together; at least 1 */
+    int is_broken;
+} BarrierObject;
+
+/* parties: an int. 0, or -1 with a TypeError or ValueError. */
+static int
+parties_from_object(PyObject *obj, size_t *parties)
+{
+    const char *function = "Barrier()";
+    if (!PyIndex_Check(obj)) {
+        raise_about(PyExc_TypeError, "%s: parties must be an int, not %U%s", function, obj, "");
+        return -1;
+    }
+    Py_ssize_t n = PyNumber_AsSsize_t(obj, NULL);  /* the nearest: so many never come */
+    if (n == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (n < 1) {
+        raise_about(PyExc_ValueError, "%s: parties must be 1 or more, not %U%s", function, obj,
+                    "");
+        return -1;
+    }
+    *parties = (size_t)n;
+    return 0;
+}
+
+static PyObject *
+barrier_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"parties", "name", NULL};
+    PyObject *obj, *name = NULL;
+    size_t parties;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O:Barrier", names, &obj, &name)
+        || parties_from_object(obj, &parties) < 0) {
+        return NULL;
+    }
+    BarrierObject *barrier = (BarrierObject *)sync_new("Barrier()", type, name);
+    if (barrier != NULL) {
+        place_init(&barrier->place);
+        barrier->parties = parties;
+    }
+    return (PyObject *)barrier;
+}
+
+static PyObject *
+barrier_describe(PyObject *op)
+{
+    BarrierObject *barrier = (BarrierObject *)op;
+    PyObject *title = sync_title(op);
+    PyObject *text = title != NULL ? PyUnicode_FromFormat("%U with %zu of %zu there", title,
+                                                          barrier->place.count, barrier->parties)
+                                   : NULL;
+    Py_XDECREF(title);
+    return text;
+}
+
+static PyObject *
+barrier_tp_repr(PyObject *op)
+{
+    BarrierObject *barrier = (BarrierObject *)op;
+    PyObject *title = sync_title(op);
+    PyObject *what = title != NULL
+                         ? PyUnicode_FromFormat("%U of %zu%s", title, barrier->parties,
+                                                barrier->is_broken ? " broken" : "")
+                         : NULL;
+    Py_XDECREF(title);
+    return sync_repr_steal(op, what);
+}
+
+/* ---- waiting --------------------------------------------------------------------------------- */
+
+enum barrier_phase { BARRIER_WAITS, BARRIER_WAS_RESET };
+
+COLD static void
+raise_broken_barrier(PyObject *op, const char *function, int was_reset)
+{
+    PyObject *title = sync_title(op);
+    if (title != NULL) {
+        PyErr_Format(state_of_type(Py_TYPE(op))->BrokenBarrierError, "%s: %U %s", function, title,
+                     was_reset ? "was reset" : "is broken: abort() has been called");
+        Py_DECREF(title);
+    }
+}
+
+/* The last to come lets the others go, and goes on. What each of them has got is its place in
+ * the order in which they came: nobody knows that before, as one of them may give up. */
+static int
+barrier_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+{
+    BarrierObject *barrier = (BarrierObject *)wait->object;
+    WaitObject *other;
+    if (barrier->is_broken) {
+        raise_broken_barrier((PyObject *)barrier, wait->kind->function, 0);
+        return -1;
+    }
+    if (barrier->place.count + 1 < barrier->parties) {
+        return 0;
+    }
+    for (size_t i = 0; (other = place_first(&barrier->place)) != NULL; i++) {
+        other->number = (double)i;
+        wait_grant(other);
+    }
+    wait->number = (double)(barrier->parties - 1);
+    return 1;
+}
+
+static PyObject *
+barrier_result(WaitObject *wait)
+{
+    if (wait->outcome == WAIT_REFUSED) {
+        raise_broken_barrier((PyObject *)wait->object, wait->kind->function,
+                             wait->phase == BARRIER_WAS_RESET);
+        return NULL;
+    }
+    return PyLong_FromSize_t((size_t)wait->number);
+}
+
+static const struct wait_kind barrier_wait_kind = {
+    .function = "Barrier.wait()",
+    .take = barrier_take,
+    .result = barrier_result,
+    .describe = barrier_describe,
+};
+
+static const struct wait_kind barrier_enter_kind = {
+    .function = "async with Barrier()",
+    .take = barrier_take,
+    .result = barrier_result,
+    .describe = barrier_describe,
+};
+
+PyDoc_STRVAR(barrier_wait_doc,
+"wait($self, /)\n--\n\n"
+"Await it to wait until as many tasks do as the barrier has parties. Then all go on.\n"
+"\n"
+"Returns the task's place in the order in which they came, from 0: the last to come,\n"
+"which goes on without switching tasks, has `parties` - 1. One that is cancelled while\n"
+"it waits has not come.\n"
+"\n"
+"Raises BrokenBarrierError if the barrier is broken, or is reset meanwhile.\n");
+
+static PyObject *
+barrier_py_wait(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &barrier_wait_kind, op,
+                                &((BarrierObject *)op)->place, NULL);
+}
+
+static PyObject *
+barrier_py_aenter(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &barrier_enter_kind, op,
+                                &((BarrierObject *)op)->place, NULL);
+}
+
+static PyObject *
+barrier_py_aexit(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
+{
+    PyObject *exc;
+    return exit_args("Barrier.__aexit__()", args, n_args, &exc) == 0
+               ? instant_done(state_of_type(Py_TYPE(op)))
+               : NULL;
+}
+
+/* ---- broken ---------------------------------------------------------------------------------- */
+
+static void
+barrier_refuse_all(BarrierObject *barrier, enum barrier_phase phase)
+{
+    WaitObject *wait;
+    while ((wait = place_first(&barrier->place)) != NULL) {
+        wait->phase = (uint8_t)phase;
+        wait_refuse(wait);
+    }
+}
+
+PyDoc_STRVAR(barrier_reset_doc,
+"reset($self, /)\n--\n\n"
+"As new: not broken, and nobody waits. Those who did get a BrokenBarrierError.\n"
+"\n"
+"Raises RuntimeError if the tasks that use the barrier run in another thread.\n");
+
+static PyObject *
+barrier_py_reset(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    BarrierObject *barrier = (BarrierObject *)op;
+    if (sync_touch(state_of_type(Py_TYPE(op)), (SyncObject *)op, "Barrier.reset()") < 0) {
+        return NULL;
+    }
+    barrier->is_broken = 0;
+    barrier_refuse_all(barrier, BARRIER_WAS_RESET);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(barrier_abort_doc,
+"abort($self, /)\n--\n\n"
+"Break the barrier: those who wait, and whoever comes until reset(), get a\n"
+"BrokenBarrierError.\n"
+"\n"
+"Raises RuntimeError if the tasks that use the barrier run in another thread.\n");
+
+static PyObject *
+barrier_py_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    BarrierObject *barrier = (BarrierObject *)op;
+    if (sync_touch(state_of_type(Py_TYPE(op)), (SyncObject *)op, "Barrier.abort()") < 0) {
+        return NULL;
+    }
+    barrier->is_broken = 1;
+    barrier_refuse_all(barrier, BARRIER_WAITS);
+    Py_RETURN_NONE;
+}
+
+/* ---- the type -------------------------------------------------------------------------------- */
+
+static PyObject *
+barrier_get_parties(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(((BarrierObject *)op)->parties);
+}
+
+static PyObject *
+barrier_get_n_waiting(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(((BarrierObject *)op)->place.count);
+}
+
+static PyObject *
+barrier_get_broken(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((BarrierObject *)op)->is_broken);
+}
+
+PyDoc_STRVAR(barrier_type_doc,
+"Barrier(parties, *, name=None)\n--\n\n"
+"A point that so many tasks reach before any of them goes on; again and again.\n"
+"\n"
+"`await barrier.wait()`, or `async with barrier as index`, which waits at its beginning.\n"
+"\n"
+"parties: how many, an int, 1 or more.\n"
+"name: a str, for the repr and for reports.\n"
+"\n"
+"Raises TypeError or ValueError for another number of parties.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def walk(name, seconds, summit):\n"
+"...     await sleeploop.sleep(seconds)\n"
+"...     index = await summit.wait()\n"
+"...     print(name, 'was number', index, 'and goes down at', sleeploop.current_loop().time())\n"
+">>> async def main():\n"
+"...     summit = sleeploop.Barrier(2, name='summit')\n"
+"...     await sleeploop.gather(walk('Anna', 3, summit), walk('Bert', 1, summit))\n"
+">>> _ = sleeploop.run(main(), speed=math.inf)\n"
+"Anna was number 1 and goes down at 3.0\n"
+"Bert was number 0 and goes down at 3.0\n");
+
+static PyMethodDef barrier_methods[] = {
+    {"wait", barrier_py_wait, METH_NOARGS, barrier_wait_doc},
+    {"reset", barrier_py_reset, METH_NOARGS, barrier_reset_doc},
+    {"abort", barrier_py_abort, METH_NOARGS, barrier_abort_doc},
+    {"__aenter__", barrier_py_aenter, METH_NOARGS,
+     PyDoc_STR("__aenter__($self, /)\n--\n\nAs wait().")},
+    {"__aexit__", (PyCFunction)(void (*)(void))barrier_py_aexit, METH_FASTCALL,
+     PyDoc_STR("__aexit__($self, /, *args)\n--\n\nWaits for nobody.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef barrier_getset[] = {
+    SYNC_NAME_GETTER,
+    {"parties", barrier_get_parties, NULL, PyDoc_STR("How many go on together."), NULL},
+    {"n_waiting", barrier_get_n_waiting, NULL, PyDoc_STR("How many wait now."), NULL},
+    {"broken", barrier_get_broken, NULL,
+     PyDoc_STR("Whether abort() has been called, and reset() not since."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef barrier_members[] = {
+    SYNC_WEAKLIST,
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot barrier_slots[] = {
+    {Py_tp_doc, (void *)barrier_type_doc},
+    {Py_tp_new, barrier_tp_new},
+    {Py_tp_dealloc, sync_tp_dealloc},
+    {Py_tp_repr, barrier_tp_repr},
+    {Py_tp_methods, barrier_methods},
+    {Py_tp_getset, barrier_getset},
+    {Py_tp_members, barrier_members},
+    {0, NULL},
+};
+
+static PyType_Spec barrier_spec = {
+    .name = "sleeploop.Barrier",
+    .basicsize = sizeof(BarrierObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = barrier_slots,
+};
+
+#endif /* SLEEPLOOP_BARRIER_H */
