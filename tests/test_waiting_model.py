@@ -1,7 +1,7 @@
 """Random programs of tasks that wait at events and locks, on the loop and beside their rules.
 
-The rules are those of docs/waiting.md, in plain Python, on the loop of tests/reference.py. A program
-is played on both, and everything that any task does or learns is compared, in order.
+The rules are those of docs/waiting.md, in plain Python, on the loop of tests/reference.py. Each
+program is played on both, and everything that any task does or learns is compared, in order.
 """
 
 from __future__ import annotations
