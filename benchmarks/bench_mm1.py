@@ -2,8 +2,8 @@
 
 A task or process for each customer, who waits for a Resource with one place, is served and leaves;
 another one makes them.  The times between arrivals (rate 0.9) and of service (rate 1.0) are drawn
-beforehand with a fixed seed, the same for everyone.  Time covers making the source, running it until
-the last customer has left and closing the loop, in virtual time.
+beforehand with a fixed seed, the same for everyone.  Time covers making the source, running it
+until the last customer has left and closing the loop, in virtual time.
 
 The mean time in the system has to be what Lindley's recursion gives for these very numbers; and at
 the full size near 10, which it is in theory: 1 / (1.0 - 0.9).

@@ -1,9 +1,9 @@
 """Queues: two tasks that throw a ball to each other, and one producer with many consumers.
 
 `pingpong`: a ball goes over one queue and comes back over another, each with room for one item, so
-that every `get()` has to wait.  `queue`: one producer, 1,000 consumers and a queue with room for 100
-items; it ends with a None for each consumer.  Time covers making the coroutines, running them and
-closing the loop.  trio has memory channels of that size in place of queues, and SimPy stores.
+that every `get()` has to wait.  `queue`: one producer, 1,000 consumers and a queue with room for
+100 items; it ends with a None for each consumer.  Time covers making the coroutines, running them
+and closing the loop.  trio has memory channels of that size in place of queues, and SimPy stores.
 """
 
 from __future__ import annotations

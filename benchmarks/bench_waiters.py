@@ -66,9 +66,7 @@ async def await_scopes(
         took.append(perf_counter_ns() - began)
 
 
-def call_greenlets(
-    peer: Any, waiters: int, crowds: int, took: list[int], done: list[None]
-) -> None:
+def call_greenlets(peer: Any, waiters: int, crowds: int, took: list[int], done: list[None]) -> None:
     started = 0
 
     def waiter() -> None:

@@ -40,6 +40,12 @@ class Emptiness(NamedTuple):
     group: TaskGroup
 
 
+class Turn(NamedTuple):
+    """At a lock, an event and the like: until its task is taken from the line, and woken."""
+
+    line: list[Task]
+
+
 class Start:
     """Of a group: until the new task has called started(), or has ended."""
 
@@ -680,7 +686,7 @@ class SleepingLoop:
         if not (isinstance(trap, Emptiness) and trap is task.payload):
             task.since = self.now  # else the wait goes on: its group has got another task
         task.payload = trap
-        if not (trap is None or isinstance(trap, (Until, Task, datetime, Emptiness, Start))):
+        if not (trap is None or isinstance(trap, (Until, Task, datetime, Emptiness, Start, Turn))):
             hint = "await one of sleeploop's own awaitables"
             task.thrown = TypeError(f"SleepingLoop cannot wait for {trap!r}; {hint}")
             self.wake(task)
@@ -693,6 +699,9 @@ class SleepingLoop:
         elif isinstance(trap, Start):
             task.state = "parked"
             trap.task.waiters.append(task)
+        elif isinstance(trap, Turn):
+            task.state = "parked"
+            trap.line.append(task)
         elif isinstance(trap, Emptiness):
             task.state = "parked"
             trap.group.leaving = task
@@ -729,6 +738,8 @@ class SleepingLoop:
         self.disarm(task)
         if isinstance(task.payload, Task):
             task.payload.waiters.remove(task)
+        elif isinstance(task.payload, Turn):
+            task.payload.line.remove(task)
         task.taken = True
         self.wake(task)
 
@@ -793,10 +804,10 @@ def nanoseconds(time: float | timedelta) -> float:
 
 
 class Trap:
-    def __init__(self, what: Emptiness | Start) -> None:
+    def __init__(self, what: Emptiness | Start | Turn) -> None:
         self.what = what
 
-    def __await__(self) -> Generator[Emptiness | Start, None, None]:
+    def __await__(self) -> Generator[Emptiness | Start | Turn, None, None]:
         yield self.what
 
 

@@ -16,6 +16,8 @@ import pytest
 from sleeploop import (
     CancelledError,
     CancelScope,
+    Event,
+    Lock,
     SleepingLoop,
     Task,
     TaskGroup,
@@ -85,6 +87,24 @@ class OwnCancelledError(CancelledError):
     """A subclass, made in Python."""
 
 
+def held_lock() -> Lock:
+    lock = Lock()
+    lock.acquire_nowait()
+    return lock
+
+
+def set_event() -> Event:
+    event = Event()
+    event.set()
+    return event
+
+
+async def awaited(wait: Any) -> Any:
+    """Itself, used up."""
+    assert await wait is True
+    return wait
+
+
 def join() -> object:
     return create_task(give(1)).__await__()
 
@@ -110,6 +130,12 @@ INSTANCES = {
     "Start": lambda: TaskGroup().start(give, 1),
     "Leave": lambda: TaskGroup().__aexit__(None, None, None),
     "Instant": lambda: in_a_run(instant),
+    "Event": Event,
+    "Lock": lambda: Lock(name="named"),
+    "Lock that is held": lambda: in_a_run(held_lock),
+    "Wait for an Event": lambda: Event().wait(),
+    "Wait for a Lock": lambda: Lock().acquire(),
+    "Wait that is over": lambda: virtual(awaited(set_event().wait())),
 }
 
 
@@ -289,6 +315,60 @@ def test_the_collector_at_every_allocation():
     finally:
         gc.set_threshold(*threshold)
     assert result == [[i] for i in reversed(range(10))]
+
+
+def test_waiting_at_a_place_leaves_no_cycle(no_collector):
+    """Granted, cancelled, or neither when the run ends: all dies by its reference count."""
+
+    async def wait(awaitable, local):
+        await awaitable
+        return local
+
+    async def main():
+        event, lock = Event(), Lock()
+        refs.extend(map(weakref.ref, (event, lock)))
+        for awaitable in (event.wait(), lock.acquire(), lock.acquire(), event.wait()):
+            local = Thing()
+            task = create_task(wait(awaitable, local), daemon=True)
+            refs.extend(map(weakref.ref, (task, local)))
+        del task, local, awaitable
+        await checkpoint()
+        refs[-2]().cancel()
+        await checkpoint()
+        gone = [ref() is None for ref in refs]
+        assert gone == [False] * 4 + [True] * 2 + [False] * 2 + [True] * 2
+        return len(refs)
+
+    refs = []
+    assert virtual(main()) == 10
+    assert [ref() for ref in refs] == [None] * 10
+
+
+def test_a_wait_that_is_a_task_s_coroutine_dies_with_it(no_collector):
+    async def main():
+        event = Event()
+        task = create_task(event.wait(), daemon=True)
+        await checkpoint()
+        refs.extend((weakref.ref(task), weakref.ref(event)))
+        task.waiting_on.set()
+        await task
+
+    refs = []
+    virtual(main())
+    assert [ref() for ref in refs] == [None, None]
+
+
+def test_a_lock_and_its_methods_hold_nothing_but_each_other(no_collector):
+    lock = Lock(name="x")
+    ref = weakref.ref(lock)
+    methods = [lock.__aenter__, lock.__aexit__] * 100
+    types = [sys.getrefcount(type(method)) for method in methods[:2]]
+    del lock
+    assert ref() is not None
+    methods.pop()
+    assert [sys.getrefcount(type(method)) for method in methods[:2]] == types
+    del methods
+    assert ref() is None
 
 
 # ---- long chains ---------------------------------------------------------------------------------

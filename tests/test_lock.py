@@ -433,8 +433,12 @@ def test_locks_of_a_loop_that_stops_right_away_are_free(holder, end, caplog, mon
     loop = SleepingLoop(*(holder(lock) for _ in range(3)), speed=math.inf)
     if end == "abandoned":
         loop.create_task(interrupt_twice())
-        with pytest.raises(KeyboardInterrupt):
-            loop.run_until_complete()
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_until_complete()
+        finally:
+            signal.signal(signal.SIGINT, before)
     else:
         loop.run_until(5)
         assert repr(lock).endswith("since 0.0 s, 2 waiting>")

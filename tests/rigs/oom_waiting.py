@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Generator
+from typing import Any
 
 import sleeploop
 from sleeploop import Event, Lock
@@ -57,3 +59,55 @@ def interrupts() -> None:
 @scenario
 def events_and_locks() -> None:
     assert sleeploop.run(share(), speed=math.inf) == [3, 2, 1]
+
+
+class ByHand:
+    """Steps `lock.acquire()` by send(), and keeps each StopIteration, so that another is made."""
+
+    def __init__(self, lock: Lock) -> None:
+        self.lock = lock
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self.lock.acquire()
+        sent = None
+        while True:
+            try:
+                trap = steps.send(sent)
+            except StopIteration as stop:
+                kept.append(stop)
+                return stop.value
+            sent = yield trap
+
+
+kept: list[StopIteration] = []
+
+
+async def insist(lock: Lock, awaitable: Awaitable[bool]) -> bool:
+    """Has the lock, or has not got it because there was no memory; never without knowing."""
+    try:
+        assert await awaitable
+    except MemoryError:
+        assert lock.owner is not sleeploop.current_task()
+        return False
+    assert lock.owner is sleeploop.current_task()
+    await sleeploop.checkpoint()
+    lock.release()
+    return True
+
+
+async def insist_all() -> list[bool]:
+    lock, got = Lock(), list[bool]()
+    kept.clear()
+    for awaitable in (ByHand(lock), lock.acquire(), ByHand(lock)):
+        got.append(await insist(lock, awaitable))
+    tasks = [sleeploop.create_task(insist(lock, a)) for a in (lock.acquire(), ByHand(lock))]
+    got += [await task for task in tasks]
+    assert not lock.locked()
+    kept.clear()
+    return got
+
+
+@scenario
+def locks_are_not_lost() -> None:
+    if not all(sleeploop.run(insist_all(), speed=math.inf)):
+        raise MemoryError
