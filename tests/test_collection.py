@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from sleeploop import (
+    Barrier,
     CancelledError,
     CancelScope,
+    Condition,
     SleepingLoop,
     Task,
     TaskGroup,
@@ -110,6 +112,9 @@ INSTANCES = {
     "Start": lambda: TaskGroup().start(give, 1),
     "Leave": lambda: TaskGroup().__aexit__(None, None, None),
     "Instant": lambda: in_a_run(instant),
+    "Condition": Condition,
+    "Wait of a Condition": lambda: Condition().wait_for(dict),
+    "Barrier": lambda: Barrier(2),
 }
 
 

@@ -318,7 +318,8 @@ def test_anything_that_is_thrown_comes_out_with_the_lock_held(kind, notified):
     assert virtual(main()) == 2.0
 
 
-def test_what_is_thrown_last_is_what_comes_out():
+@pytest.mark.parametrize("regained", [False, True])
+def test_what_is_thrown_last_is_what_comes_out(regained):
     async def main():
         condition, errors = Condition(), []
 
@@ -329,9 +330,11 @@ def test_what_is_thrown_last_is_what_comes_out():
                 yield trap
             except CancelledError as error:
                 trap = waiting.throw(error)
-            trap = waiting.throw(Thrown())
-            yield trap
             try:
+                if regained:
+                    yield trap
+                trap = waiting.throw(Thrown())
+                yield trap
                 waiting.send(None)
             except Thrown as error:
                 errors.append(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import sleeploop
-from sleeploop import Event, Lock
+from sleeploop import Barrier, BrokenBarrierError, Condition, Event, Lock
 
 from .oom_scenarios import scenario
 
@@ -34,3 +34,71 @@ async def share() -> list[float]:
 @scenario
 def events_and_locks() -> None:
     assert sleeploop.run(share(), speed=math.inf) == [3, 2, 1]
+
+
+async def take(filled: Condition, things: list[int], taken: list[int]) -> None:
+    async with filled:
+        try:
+            if len(taken) % 2:
+                await filled.wait()
+            await filled.wait_for(lambda: things)
+        finally:
+            assert filled.lock.owner is sleeploop.current_task()
+        taken.append(things.pop())
+
+
+async def give_up(filled: Condition) -> bool:
+    async with filled:
+        with sleeploop.move_on_after(1) as scope:
+            await filled.wait()
+        assert filled.lock.owner is sleeploop.current_task()
+    return scope.cancelled_caught
+
+
+async def notify() -> list[int]:
+    filled, things, taken = Condition(name="filled"), list[int](), list[int]()
+    async with sleeploop.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(take(filled, things, taken))
+        impatient = group.create_task(give_up(filled))
+        await sleeploop.sleep(0.5)
+        assert repr(filled) == "<Condition 'filled' of Lock 'filled' unlocked, 3 waiting>"
+        async with filled:
+            await sleeploop.sleep(1)
+            assert "waiting for Lock 'filled' held by task" in repr(impatient)
+            things += [1, 2]
+            filled.notify_all()
+    assert impatient.result()
+    return taken
+
+
+@scenario
+def conditions() -> None:
+    assert sleeploop.run(notify(), speed=math.inf) == [2, 1]
+
+
+async def come(barrier: Barrier, indices: list[int]) -> None:
+    async with barrier as index:
+        indices.append(index)
+    try:
+        await barrier.wait()
+    except BrokenBarrierError:
+        indices.append(-1)
+
+
+async def meet() -> list[int]:
+    barrier, indices = Barrier(300, name="barrier"), list[int]()
+    async with sleeploop.TaskGroup() as group:
+        for _ in range(299):
+            group.create_task(come(barrier, indices))
+        await sleeploop.sleep(1)
+        assert repr(barrier) == "<Barrier 'barrier' of 300, 299 waiting>"
+        assert await barrier.wait() == 299
+        await sleeploop.sleep(1)
+        barrier.reset()
+    return indices
+
+
+@scenario
+def barriers() -> None:
+    assert sleeploop.run(meet(), speed=math.inf) == [*range(299), *[-1] * 299]
