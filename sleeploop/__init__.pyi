@@ -234,7 +234,6 @@ class Tick:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
-@final
 # ---- waiting on each other -----------------------------------------------------------------------
 
 class WouldBlock(Exception): ...
@@ -251,6 +250,7 @@ class _Wait(Protocol[_T_co]):
     def throw(self, exception: Any, /, *args: Any) -> Any: ...
     def close(self) -> None: ...
 
+@final
 class LevelStats(structseq[float], tuple[float, float, float]):
     __match_args__: Final = ("now", "max", "mean")
     @property
@@ -260,6 +260,7 @@ class LevelStats(structseq[float], tuple[float, float, float]):
     @property
     def mean(self) -> float: ...
 
+@final
 class WaitStats(structseq[Any], tuple[int, int, float, float]):
     __match_args__: Final = ("count", "waited", "mean", "max")
     @property
@@ -350,6 +351,7 @@ class Barrier:
 
 # ---- the loop ------------------------------------------------------------------------------------
 
+@final
 class LoopStats(structseq[Any], tuple[int, int, float, float, float, float, float]):
     __match_args__: Final = (
         "steps",
