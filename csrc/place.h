@@ -377,9 +377,8 @@ wait_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
         int ended = self->kind->resume(self, loop, loop->current, exc);
         if (ended == 0) {
             Py_DECREF(exc);
-            PyObject *result;
-            (void)wait_yield(self, loop, &result);
-            return result;
+            trace_await_thrown(loop);
+            return Py_NewRef(self);
         }
         if (ended > 0) {
             PyErr_SetRaisedException(exc);

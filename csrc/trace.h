@@ -232,6 +232,15 @@ trace_await(LoopObject *loop, PyObject *trap)
     }
 }
 
+/* Likewise, by one into which something has been thrown: the interpreter does not tell where. */
+static inline void
+trace_await_thrown(LoopObject *loop)
+{
+    if (loop->trace != NULL) {
+        loop->trace->here = 0;
+    }
+}
+
 /* ---- events ---------------------------------------------------------------------------------- */
 
 /* Whether a task's events are kept: the loop's own tasks are nobody's business. */

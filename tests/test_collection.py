@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from sleeploop import (
+    Barrier,
     CancelledError,
     CancelScope,
+    Condition,
     Event,
     Lock,
     SleepingLoop,
@@ -136,6 +138,9 @@ INSTANCES = {
     "Wait for an Event": lambda: Event().wait(),
     "Wait for a Lock": lambda: Lock().acquire(),
     "Wait that is over": lambda: virtual(awaited(set_event().wait())),
+    "Condition": Condition,
+    "Wait of a Condition": lambda: Condition().wait_for(dict),
+    "Barrier": lambda: Barrier(2),
 }
 
 

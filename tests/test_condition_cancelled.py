@@ -1,6 +1,7 @@
 """Condition: whatever is thrown into a task that waits, it has the lock again before it raises."""
 
 import contextlib
+import math
 import types
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from sleeploop import (
     CancelledError,
     CancelScope,
     Condition,
+    SleepingLoop,
     TaskGroup,
     checkpoint,
     create_task,
@@ -240,27 +242,50 @@ def test_a_group_whose_tasks_wait_is_cancelled():
     virtual(main())
 
 
-def test_the_exception_keeps_its_context():
+def test_a_trace_tells_who_has_the_lock_that_it_waits_for():
     async def main():
         condition = Condition()
+        task = create_task(wait(condition, []), name="waiter")
+        await settle()
+        async with condition:
+            task.cancel()
+            await sleep(1)
+        await ended(task)
+
+    loop = SleepingLoop(main(), speed=math.inf, trace=True)
+    loop.run_until_complete()
+    blocks = [
+        event for event in loop.trace.events if (event.kind, event.task) == ("block", "waiter")
+    ]
+    assert [(event.other, event.function) for event in blocks] == [(0, "wait"), (1, "")]
+
+
+def test_the_exception_has_what_is_being_handled_as_its_context():
+    async def main():
+        condition, contexts = Condition(), []
 
         async def waiter():
             async with condition:
                 try:
                     raise LookupError
-                except LookupError:
-                    await condition.wait()
+                except LookupError as error:
+                    try:
+                        await condition.wait()
+                    except CancelledError as cancelled:
+                        contexts.append(cancelled.__context__ is error)
+                        raise
 
-        task = create_task(waiter())
+        tasks = [create_task(waiter()) for _ in range(2)]
         await sleep(1)
+        tasks[0].cancel()
+        await ended(tasks[0])
         async with condition:
-            task.cancel()
+            tasks[1].cancel()
             await sleep(1)
-        error = await ended(task)
-        # What comes out of the task is told to whoever awaits it by an exception of his own.
-        assert isinstance(error, CancelledError)
+        await ended(tasks[1])
+        return contexts
 
-    virtual(main())
+    assert virtual(main()) == [True, True]
 
 
 # ---- thrown into ---------------------------------------------------------------------------------
@@ -318,7 +343,8 @@ def test_anything_that_is_thrown_comes_out_with_the_lock_held(kind, notified):
     assert virtual(main()) == 2.0
 
 
-def test_what_is_thrown_last_is_what_comes_out():
+@pytest.mark.parametrize("regained", [False, True])
+def test_what_is_thrown_last_is_what_comes_out(regained):
     async def main():
         condition, errors = Condition(), []
 
@@ -329,9 +355,11 @@ def test_what_is_thrown_last_is_what_comes_out():
                 yield trap
             except CancelledError as error:
                 trap = waiting.throw(error)
-            trap = waiting.throw(Thrown())
-            yield trap
             try:
+                if regained:
+                    yield trap
+                trap = waiting.throw(Thrown())
+                yield trap
                 waiting.send(None)
             except Thrown as error:
                 errors.append(error)
