@@ -202,12 +202,9 @@ lock_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyOb
 {
     LockObject *lock = (LockObject *)((DoorObject *)door)->of;
     ModuleState *state = state_of_type(Py_TYPE(lock));
-    const char *function = "async with Lock()";
-    if (door_check_args("Lock.__aenter__()", 0, n_args, kwnames) < 0) {
-        return NULL;
-    }
-    TaskObject *task = need_current_task_borrowed(state, function);
-    if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, function) < 0) {
+    TaskObject *task = door_task_borrowed(state, (SyncObject *)lock, "Lock.__aenter__()",
+                                          lock_enter_kind.function, n_args, kwnames);
+    if (task == NULL) {
         return NULL;
     }
     if (lock->owner == 0 && task_may_go_on(task)) {

@@ -10,8 +10,10 @@
 """
 
 from _sleeploop import (
+    BoundedSemaphore,
     CancelledError,
     CancelScope,
+    CapacityLimiter,
     DeadlockError,
     Event,
     Every,
@@ -20,6 +22,7 @@ from _sleeploop import (
     Lock,
     LoopClosedError,
     LoopStats,
+    Semaphore,
     SleepingLoop,
     Task,
     TaskGroup,
@@ -47,8 +50,10 @@ from sleeploop._threads import to_thread
 from sleeploop._tree import format_tasks
 
 __all__ = [
+    "BoundedSemaphore",
     "CancelScope",
     "CancelledError",
+    "CapacityLimiter",
     "DeadlockError",
     "Event",
     "Every",
@@ -57,6 +62,7 @@ __all__ = [
     "Lock",
     "LoopClosedError",
     "LoopStats",
+    "Semaphore",
     "SleepingLoop",
     "Task",
     "TaskGroup",
