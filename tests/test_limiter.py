@@ -697,6 +697,23 @@ def test_a_borrower_that_has_what_is_waited_for_when_it_is_compared_again():
     virtual(main())
 
 
+def test_a_borrower_that_cancels_the_task_that_is_about_to_be_parked():
+    async def main():
+        limiter = CapacityLimiter(1)
+        with CancelScope() as scope:
+
+            def first():
+                evil.compared = scope.cancel
+
+            evil = Evil("evil", first)
+            limiter.acquire_on_behalf_of_nowait(evil)
+            await limiter.acquire_on_behalf_of(Evil("other"))
+        assert scope.cancelled_caught
+        assert repr(limiter) == "<CapacityLimiter (1 of 1 tokens borrowed by evil)>"
+
+    virtual(main())
+
+
 def test_a_borrower_without_a_hash_that_can_be_had():
     class Unhashable:
         def __hash__(self):
@@ -986,6 +1003,32 @@ def test_borrowers_that_release_themselves_when_they_are_looked_at():
 
     limiter = CapacityLimiter(5)
     virtual(main())
+
+
+def test_a_limiter_that_dies_while_a_report_looks_at_it():
+    """The borrower's repr drives the loop to its end; only the wait had the limiter."""
+
+    class Driver:
+        def __repr__(self):
+            refs[0]().release_on_behalf_of(self)
+            loop.run_until_complete()
+            died.append(refs[0]() is None)
+            return "driver"
+
+    async def main(limiter):
+        refs.append(weakref.ref(limiter))
+        await limiter.acquire_on_behalf_of(Driver())
+        wait = limiter.acquire()
+        del limiter
+        await wait
+
+    refs, died = [], []
+    loop = SleepingLoop(main(CapacityLimiter(1)), speed=math.inf)
+    loop.run_until(1)
+    (task,) = loop.tasks()
+    assert "waiting for CapacityLimiter (1 of 1 tokens borrowed by driver)" in repr(task)
+    assert died == [False]  # the report holds it
+    assert refs[0]() is None
 
 
 def test_reports_tell_who_has_the_tokens():
