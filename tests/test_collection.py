@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 from sleeploop import (
+    BoundedSemaphore,
     CancelledError,
     CancelScope,
+    CapacityLimiter,
+    Semaphore,
     SleepingLoop,
     Task,
     TaskGroup,
@@ -89,6 +92,12 @@ def join() -> object:
     return create_task(give(1)).__await__()
 
 
+def borrowed() -> object:
+    limiter = CapacityLimiter(1)
+    limiter.acquire_on_behalf_of_nowait(0)
+    return limiter
+
+
 INSTANCES = {
     "SleepingLoop": SleepingLoop,
     "SleepingLoop with tasks": lambda: SleepingLoop(sleep(1), sleep(2)),
@@ -110,6 +119,12 @@ INSTANCES = {
     "Start": lambda: TaskGroup().start(give, 1),
     "Leave": lambda: TaskGroup().__aexit__(None, None, None),
     "Instant": lambda: in_a_run(instant),
+    "Semaphore": lambda: Semaphore(name="name"),
+    "BoundedSemaphore": BoundedSemaphore,
+    "Semaphore.acquire()": lambda: Semaphore().acquire(),
+    "CapacityLimiter": lambda: in_a_run(borrowed),
+    "CapacityLimiter.acquire()": lambda: CapacityLimiter(1).acquire(),
+    "Token": lambda: gc.get_referents(CapacityLimiter(1).acquire_on_behalf_of(0))[-1],
 }
 
 

@@ -354,19 +354,20 @@ def test_a_timeout_while_waiting(kind):
 # ---- nobody learns of it -------------------------------------------------------------------------
 
 
-async def careless(semaphore: Semaphore) -> None:
+async def careless(semaphore: Semaphore, how: str = "acquire") -> None:
     """Wait for a unit by hand, and never look whether one has come."""
-    wait = semaphore.acquire()
+    wait = getattr(semaphore, how)()
     await yielding(wait.send(None))
     del wait
 
 
 @KINDS
-def test_a_unit_that_nobody_learns_of_goes_to_the_next(kind):
+@pytest.mark.parametrize("how", ["acquire", "__aenter__"])
+def test_a_unit_that_nobody_learns_of_goes_to_the_next(kind, how):
     async def main():
         semaphore, log = kind(), []
         await semaphore.acquire()
-        create_task(careless(semaphore))
+        create_task(careless(semaphore, how))
         second = create_task(have(semaphore, "second", log))
         await checkpoint()
         semaphore.release()
@@ -377,7 +378,7 @@ def test_a_unit_that_nobody_learns_of_goes_to_the_next(kind):
 
     async def careless_and_alone(semaphore):
         await semaphore.acquire()
-        task = create_task(careless(semaphore))
+        task = create_task(careless(semaphore, how))
         await checkpoint()
         semaphore.release()
         await task
