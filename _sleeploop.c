@@ -12,9 +12,11 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/meter.h"
 
 #include "csrc/event.h"
+#include "csrc/limitertype.h"
 #include "csrc/lock.h"
 #include "csrc/condition.h"
 #include "csrc/barrier.h"
+#include "csrc/semaphore.h"
 
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
@@ -107,6 +109,17 @@ static const struct {
     {&lock_spec, AT(LockType), 1},
     {&condition_spec, AT(ConditionType), 1},
     {&barrier_spec, AT(BarrierType), 1},
+    {&semaphore_spec, AT(SemaphoreType), 1},
+    {&limiter_spec, AT(LimiterType), 1},
+    {&token_spec, AT(TokenType), 0},
+};
+
+/* Types made out of one of those, which nothing else can be made of; exported. */
+static const struct {
+    PyType_Spec *spec;
+    size_t at, base;
+} module_subtypes[] = {
+    {&bounded_semaphore_spec, AT(BoundedSemaphoreType), AT(SemaphoreType)},
 };
 
 static const struct {
@@ -127,6 +140,8 @@ static const struct {
     {AT(LockType), "__aexit__", offsetof(LockObject, leave)},
     {AT(ConditionType), "__aenter__", offsetof(ConditionObject, enter)},
     {AT(ConditionType), "__aexit__", offsetof(ConditionObject, leave)},
+    {AT(SemaphoreType), "__aenter__", offsetof(SemaphoreObject, enter)},
+    {AT(SemaphoreType), "__aexit__", offsetof(SemaphoreObject, leave)},
 };
 
 static const struct {
@@ -193,6 +208,18 @@ module_exec(PyObject *module)
             return -1;
         }
     }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_subtypes); i++) {
+        PyObject *base = *state_slot(state, module_subtypes[i].base);
+        PyObject *type = PyType_FromModuleAndSpec(module, module_subtypes[i].spec, base);
+        *state_slot(state, module_subtypes[i].at) = type;
+        if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+            return -1;
+        }
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_subtypes); i++) {
+        PyTypeObject *base = (PyTypeObject *)*state_slot(state, module_subtypes[i].base);
+        base->tp_flags &= ~Py_TPFLAGS_BASETYPE;
+    }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_doorways); i++) {
         PyTypeObject *type = (PyTypeObject *)*state_slot(state, module_doorways[i].type);
         if (doorway_add(state, type, module_doorways[i].name, module_doorways[i].offset) < 0) {
@@ -231,6 +258,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
         Py_VISIT(*state_slot(state, module_types[i].at));
     }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_subtypes); i++) {
+        Py_VISIT(*state_slot(state, module_subtypes[i].at));
+    }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_sequences); i++) {
         Py_VISIT(*state_slot(state, module_sequences[i].at));
     }
@@ -249,6 +279,9 @@ module_clear(PyObject *module)
     ModuleState *state = PyModule_GetState(module);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
         Py_CLEAR(*state_slot(state, module_types[i].at));
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_subtypes); i++) {
+        Py_CLEAR(*state_slot(state, module_subtypes[i].at));
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_sequences); i++) {
         Py_CLEAR(*state_slot(state, module_sequences[i].at));

@@ -106,7 +106,8 @@ park_start(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     }
 }
 
-/* At its place, unless what it waits for can be had meanwhile. Steals trap. */
+/* At its place, unless what it waits for can be had meanwhile. Steals trap. Beware: the second
+ * question may run Python, which may cancel the task. */
 static void
 park_wait(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
 {

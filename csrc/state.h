@@ -12,6 +12,7 @@ struct ModuleState {
     PyTypeObject *EveryType, *NextTickType, *TickType;
     PyTypeObject *WaitType, *DoorType, *DoorwayType, *EventType, *LockType;
     PyTypeObject *ConditionType, *BarrierType;
+    PyTypeObject *SemaphoreType, *BoundedSemaphoreType, *LimiterType, *TokenType;
     PyTypeObject *LevelStatsType, *WaitStatsType;
     PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
     PyObject *WouldBlock, *Interrupt, *BrokenBarrierError;

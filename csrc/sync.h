@@ -25,6 +25,36 @@ sync_name_from_object(const char *function, PyObject *obj, PyObject **name)
     return *name != NULL ? 0 : -1;
 }
 
+/* How many there are of something: an int of 0 or more that fits. 0, or -1 with a TypeError or
+ * ValueError. Beware: runs the object's __index__(). */
+static int
+sync_count_from_object(const char *function, const char *what, PyObject *obj, int64_t *count)
+{
+    if (!PyIndex_Check(obj)) {
+        PyObject *text = describe(obj);
+        if (text != NULL) {
+            PyErr_Format(PyExc_TypeError, "%s: %s must be an int, not %U", function, what, text);
+            Py_DECREF(text);
+        }
+        return -1;
+    }
+    PyObject *number = PyNumber_Index(obj);
+    if (number == NULL) {
+        return -1;
+    }
+    int overflow;
+    *count = PyLong_AsLongLongAndOverflow(number, &overflow);
+    int is_wrong = overflow != 0 || *count < 0;
+    PyObject *text = is_wrong ? describe(number) : NULL;
+    if (text != NULL) {
+        PyErr_Format(PyExc_ValueError, "%s: %s must be %s, not %U", function, what,
+                     overflow > 0 ? "less than 2**63" : "0 or more", text);
+        Py_DECREF(text);
+    }
+    Py_DECREF(number);
+    return is_wrong ? -1 : 0;
+}
+
 /* A new object of a type whose struct begins with SYNC_HEAD; the rest of it is zero, its places
  * have yet to be initialised. name: borrowed, what __init__() was given, or NULL. */
 static PyObject *

@@ -382,7 +382,9 @@ task_state_description(TaskObject *task)
     case TASK_REGAIN:
         if (task->payload != NULL) {
             WaitObject *wait = (WaitObject *)task->payload;
-            detail = wait->kind->describe((PyObject *)wait->object);
+            PyObject *object = Py_NewRef(wait->object);  /* Python may wake the task */
+            detail = wait->kind->describe(object);
+            Py_DECREF(object);
         }
         text = detail != NULL ? PyUnicode_FromFormat("waiting for %U", detail) : NULL;
         break;

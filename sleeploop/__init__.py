@@ -11,9 +11,11 @@
 
 from _sleeploop import (
     Barrier,
+    BoundedSemaphore,
     BrokenBarrierError,
     CancelledError,
     CancelScope,
+    CapacityLimiter,
     Condition,
     DeadlockError,
     Event,
@@ -24,6 +26,7 @@ from _sleeploop import (
     Lock,
     LoopClosedError,
     LoopStats,
+    Semaphore,
     SleepingLoop,
     Task,
     TaskGroup,
@@ -52,9 +55,11 @@ from sleeploop._tree import format_tasks
 
 __all__ = [
     "Barrier",
+    "BoundedSemaphore",
     "BrokenBarrierError",
     "CancelScope",
     "CancelledError",
+    "CapacityLimiter",
     "Condition",
     "DeadlockError",
     "Event",
@@ -65,6 +70,7 @@ __all__ = [
     "Lock",
     "LoopClosedError",
     "LoopStats",
+    "Semaphore",
     "SleepingLoop",
     "Task",
     "TaskGroup",

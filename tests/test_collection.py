@@ -15,11 +15,14 @@ import pytest
 
 from sleeploop import (
     Barrier,
+    BoundedSemaphore,
     CancelledError,
     CancelScope,
+    CapacityLimiter,
     Condition,
     Event,
     Lock,
+    Semaphore,
     SleepingLoop,
     Task,
     TaskGroup,
@@ -111,6 +114,12 @@ def join() -> object:
     return create_task(give(1)).__await__()
 
 
+def borrowed() -> object:
+    limiter = CapacityLimiter(1)
+    limiter.acquire_on_behalf_of_nowait(0)
+    return limiter
+
+
 INSTANCES = {
     "SleepingLoop": SleepingLoop,
     "SleepingLoop with tasks": lambda: SleepingLoop(sleep(1), sleep(2)),
@@ -141,6 +150,12 @@ INSTANCES = {
     "Condition": Condition,
     "Wait of a Condition": lambda: Condition().wait_for(dict),
     "Barrier": lambda: Barrier(2),
+    "Semaphore": lambda: Semaphore(name="name"),
+    "BoundedSemaphore": BoundedSemaphore,
+    "Semaphore.acquire()": lambda: Semaphore().acquire(),
+    "CapacityLimiter": lambda: in_a_run(borrowed),
+    "CapacityLimiter.acquire()": lambda: CapacityLimiter(1).acquire(),
+    "Token": lambda: gc.get_referents(CapacityLimiter(1).acquire_on_behalf_of(0))[-1],
 }
 
 

@@ -7,7 +7,16 @@ from collections.abc import Awaitable, Generator
 from typing import Any
 
 import sleeploop
-from sleeploop import Barrier, BrokenBarrierError, Condition, Event, Lock
+from sleeploop import (
+    Barrier,
+    BoundedSemaphore,
+    BrokenBarrierError,
+    CapacityLimiter,
+    Condition,
+    Event,
+    Lock,
+    WouldBlock,
+)
 
 from .oom_scenarios import scenario
 
@@ -59,6 +68,19 @@ def interrupts() -> None:
 @scenario
 def events_and_locks() -> None:
     assert sleeploop.run(share(), speed=math.inf) == [3, 2, 1]
+
+
+async def lose_patience(place: BoundedSemaphore | CapacityLimiter) -> None:
+    with sleeploop.move_on_after(0.5):
+        await place.acquire()
+
+
+async def enter(place: BoundedSemaphore | CapacityLimiter, had: list[str]) -> None:
+    async with place:
+        await sleeploop.sleep(1)
+    await place.acquire()
+    had.append(sleeploop.current_task().name)
+    place.release()
 
 
 class ByHand:
@@ -130,6 +152,49 @@ async def give_up(filled: Condition) -> bool:
             await filled.wait()
         assert filled.lock.owner is sleeploop.current_task()
     return scope.cancelled_caught
+
+
+async def enter_in_turn(place: BoundedSemaphore | CapacityLimiter) -> list[str]:
+    had = list[str]()
+    async with sleeploop.TaskGroup() as group:
+        for name in "abc":
+            group.create_task(enter(place, had), name=name)
+            group.create_task(lose_patience(place))
+        await sleeploop.checkpoint()
+        try:
+            place.acquire_nowait()
+        except WouldBlock as error:
+            assert "db" in str(error)
+        assert "5 waiting" in repr(place)
+    return had
+
+
+@scenario
+def semaphores() -> None:
+    semaphore = BoundedSemaphore(1, name="db")
+    assert sleeploop.run(enter_in_turn(semaphore), speed=math.inf) == ["a", "b", "c"]
+    assert semaphore.value == 1
+
+
+async def borrow_many(limiter: CapacityLimiter) -> None:
+    for borrower in range(40):
+        limiter.acquire_on_behalf_of_nowait(borrower)
+    assert limiter.borrowers == tuple(range(40))
+    for borrower in range(40):
+        limiter.release_on_behalf_of(borrower)
+    try:
+        limiter.release()
+    except RuntimeError as error:
+        assert "has no token" in str(error)
+
+
+@scenario
+def limiters() -> None:
+    limiter = CapacityLimiter(1, name="db")
+    assert sleeploop.run(enter_in_turn(limiter), speed=math.inf) == ["a", "b", "c"]
+    limiter.total_tokens = math.inf
+    sleeploop.run(borrow_many(limiter), speed=math.inf)
+    assert limiter.borrowed_tokens == 0
 
 
 async def notify() -> list[int]:
