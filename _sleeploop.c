@@ -13,6 +13,7 @@ static struct PyModuleDef sleeploop_module;
 
 #include "csrc/event.h"
 #include "csrc/lock.h"
+#include "csrc/queuetype.h"
 
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
@@ -66,6 +67,10 @@ PyDoc_STRVAR(lag_error_doc,
 PyDoc_STRVAR(loop_closed_error_doc, "The loop has run already; a loop runs once.\n");
 
 PyDoc_STRVAR(would_block_doc, "What was asked for cannot be had without waiting.\n");
+PyDoc_STRVAR(queue_empty_doc, "get_nowait(): there is no item in the queue.\n");
+PyDoc_STRVAR(queue_full_doc, "put_nowait(): there is no room in the queue.\n");
+PyDoc_STRVAR(queue_shut_down_doc,
+"The queue has been shut down, and takes no more items, or has none any more.\n");
 
 /* ---- what the state holds -------------------------------------------------------------------- */
 
@@ -101,6 +106,9 @@ static const struct {
     {&doorway_spec, AT(DoorwayType), 0},
     {&event_spec, AT(EventType), 1},
     {&lock_spec, AT(LockType), 1},
+    {&queue_spec, AT(QueueType), 1},
+    {&priority_queue_spec, AT(PriorityQueueType), 1},
+    {&lifo_queue_spec, AT(LifoQueueType), 1},
 };
 
 static const struct {
@@ -110,6 +118,7 @@ static const struct {
     {&stats_desc, AT(StatsType)},
     {&level_stats_desc, AT(LevelStatsType)},
     {&wait_stats_desc, AT(WaitStatsType)},
+    {&queue_stats_desc, AT(QueueStatsType)},
 };
 
 static const struct {
@@ -130,7 +139,32 @@ static const struct {
     {"sleeploop.LagError", lag_error_doc, &PyExc_RuntimeError, AT(LagError)},
     {"sleeploop.LoopClosedError", loop_closed_error_doc, &PyExc_RuntimeError, AT(LoopClosedError)},
     {"sleeploop.WouldBlock", would_block_doc, &PyExc_Exception, AT(WouldBlock)},
+    {"sleeploop.QueueEmpty", queue_empty_doc, &PyExc_Exception, AT(QueueEmpty)},
+    {"sleeploop.QueueFull", queue_full_doc, &PyExc_Exception, AT(QueueFull)},
+    {"sleeploop.QueueShutDown", queue_shut_down_doc, &PyExc_Exception, AT(QueueShutDown)},
 };
+
+/* What has one of ours as its base, which stands before it. */
+static const struct {
+    size_t at, base;
+} module_own_bases[] = {
+    {AT(PriorityQueueType), AT(QueueType)},
+    {AT(LifoQueueType), AT(QueueType)},
+    {AT(QueueEmpty), AT(WouldBlock)},
+    {AT(QueueFull), AT(WouldBlock)},
+};
+
+/* Borrowed. */
+static PyObject *
+own_base(ModuleState *state, size_t at, PyObject *otherwise)
+{
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_own_bases); i++) {
+        if (module_own_bases[i].at == at) {
+            return *state_slot(state, module_own_bases[i].base);
+        }
+    }
+    return otherwise;
+}
 
 static const struct {
     const char *text;
@@ -175,13 +209,16 @@ module_exec(PyObject *module)
         }
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
-        PyObject *type = PyType_FromModuleAndSpec(module, module_types[i].spec, NULL);
+        PyObject *type = PyType_FromModuleAndSpec(module, module_types[i].spec,
+                                                  own_base(state, module_types[i].at, NULL));
         *state_slot(state, module_types[i].at) = type;
         if (type == NULL
             || (module_types[i].exported && PyModule_AddType(module, (PyTypeObject *)type) < 0)) {
             return -1;
         }
     }
+    /* Its methods find the module's state by the object's type, so that must be one of ours. */
+    state->QueueType->tp_flags &= ~Py_TPFLAGS_BASETYPE;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_doorways); i++) {
         PyTypeObject *type = (PyTypeObject *)*state_slot(state, module_doorways[i].type);
         if (doorway_add(state, type, module_doorways[i].name, module_doorways[i].offset) < 0) {
@@ -199,9 +236,9 @@ module_exec(PyObject *module)
         return -1;
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_exceptions); i++) {
+        PyObject *base = own_base(state, module_exceptions[i].at, *module_exceptions[i].base);
         PyObject *type = PyErr_NewExceptionWithDoc(module_exceptions[i].name,
-                                                   module_exceptions[i].doc,
-                                                   *module_exceptions[i].base, NULL);
+                                                   module_exceptions[i].doc, base, NULL);
         *state_slot(state, module_exceptions[i].at) = type;
         if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0) {
             return -1;

@@ -99,6 +99,14 @@ wait_refuse(WaitObject *wait)
     loop_wake(wait->task->loop, wait->task);
 }
 
+/* The parked wait comes to the exception that is its value now. */
+static inline void
+wait_fail(WaitObject *wait)
+{
+    wait->outcome = WAIT_FAILED;
+    loop_wake(wait->task->loop, wait->task);
+}
+
 /* The result() of a kind whose await comes to True, as asyncio's do. */
 static PyObject *
 wait_result_true(WaitObject *Py_UNUSED(wait))
