@@ -286,15 +286,11 @@ wait_tp_iternext(PyObject *op)
     if (PyBool_Check(result)) {
         return stop_iteration_reused_steal(state_of_type(Py_TYPE(op)), result);
     }
-    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-    if (stop == NULL) {  /* no memory: what has been got is not lost */
+    if (stop_iteration_bare(result) < 0) {  /* what has been got is not lost */
         Py_XSETREF(self->value, result);
         self->taken = 0;
         wait_not_taken(self);
-        return NULL;
     }
-    Py_DECREF(result);
-    PyErr_SetRaisedException(stop);
     return NULL;
 }
 
