@@ -16,6 +16,9 @@ import pytest
 from sleeploop import (
     CancelledError,
     CancelScope,
+    LifoQueue,
+    PriorityQueue,
+    Queue,
     SleepingLoop,
     Task,
     TaskGroup,
@@ -110,6 +113,11 @@ INSTANCES = {
     "Start": lambda: TaskGroup().start(give, 1),
     "Leave": lambda: TaskGroup().__aexit__(None, None, None),
     "Instant": lambda: in_a_run(instant),
+    "Queue": Queue,
+    "PriorityQueue": lambda: PriorityQueue(3, name="jobs", stats=True),
+    "LifoQueue": LifoQueue,
+    "Wait": lambda: Queue().put(1),
+    "QueueStats": lambda: Queue(stats=True).stats(),
 }
 
 
