@@ -17,6 +17,7 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/condition.h"
 #include "csrc/barrier.h"
 #include "csrc/semaphore.h"
+#include "csrc/queuetype.h"
 
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
@@ -72,6 +73,10 @@ PyDoc_STRVAR(loop_closed_error_doc, "The loop has run already; a loop runs once.
 PyDoc_STRVAR(would_block_doc, "What was asked for cannot be had without waiting.\n");
 PyDoc_STRVAR(broken_barrier_error_doc,
 "Who waits at a Barrier will not be let go: it has been broken, or reset meanwhile.\n");
+PyDoc_STRVAR(queue_empty_doc, "get_nowait(): there is no item in the queue.\n");
+PyDoc_STRVAR(queue_full_doc, "put_nowait(): there is no room in the queue.\n");
+PyDoc_STRVAR(queue_shut_down_doc,
+"The queue has been shut down, and takes no more items, or has none any more.\n");
 
 /* ---- what the state holds -------------------------------------------------------------------- */
 
@@ -110,16 +115,12 @@ static const struct {
     {&condition_spec, AT(ConditionType), 1},
     {&barrier_spec, AT(BarrierType), 1},
     {&semaphore_spec, AT(SemaphoreType), 1},
+    {&bounded_semaphore_spec, AT(BoundedSemaphoreType), 1},
     {&limiter_spec, AT(LimiterType), 1},
     {&token_spec, AT(TokenType), 0},
-};
-
-/* Types made out of one of those, which nothing else can be made of; exported. */
-static const struct {
-    PyType_Spec *spec;
-    size_t at, base;
-} module_subtypes[] = {
-    {&bounded_semaphore_spec, AT(BoundedSemaphoreType), AT(SemaphoreType)},
+    {&queue_spec, AT(QueueType), 1},
+    {&priority_queue_spec, AT(PriorityQueueType), 1},
+    {&lifo_queue_spec, AT(LifoQueueType), 1},
 };
 
 static const struct {
@@ -129,6 +130,7 @@ static const struct {
     {&stats_desc, AT(StatsType)},
     {&level_stats_desc, AT(LevelStatsType)},
     {&wait_stats_desc, AT(WaitStatsType)},
+    {&queue_stats_desc, AT(QueueStatsType)},
 };
 
 static const struct {
@@ -156,7 +158,33 @@ static const struct {
     {"sleeploop.Interrupt", interrupt_doc, &PyExc_Exception, AT(Interrupt)},
     {"sleeploop.BrokenBarrierError", broken_barrier_error_doc, &PyExc_RuntimeError,
      AT(BrokenBarrierError)},
+    {"sleeploop.QueueEmpty", queue_empty_doc, &PyExc_Exception, AT(QueueEmpty)},
+    {"sleeploop.QueueFull", queue_full_doc, &PyExc_Exception, AT(QueueFull)},
+    {"sleeploop.QueueShutDown", queue_shut_down_doc, &PyExc_Exception, AT(QueueShutDown)},
 };
+
+/* What has one of ours as its base, which stands before it. */
+static const struct {
+    size_t at, base;
+} module_own_bases[] = {
+    {AT(BoundedSemaphoreType), AT(SemaphoreType)},
+    {AT(PriorityQueueType), AT(QueueType)},
+    {AT(LifoQueueType), AT(QueueType)},
+    {AT(QueueEmpty), AT(WouldBlock)},
+    {AT(QueueFull), AT(WouldBlock)},
+};
+
+/* Borrowed. */
+static PyObject *
+own_base(ModuleState *state, size_t at, PyObject *otherwise)
+{
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_own_bases); i++) {
+        if (module_own_bases[i].at == at) {
+            return *state_slot(state, module_own_bases[i].base);
+        }
+    }
+    return otherwise;
+}
 
 static const struct {
     const char *text;
@@ -201,25 +229,17 @@ module_exec(PyObject *module)
         }
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
-        PyObject *type = PyType_FromModuleAndSpec(module, module_types[i].spec, NULL);
+        PyObject *type = PyType_FromModuleAndSpec(module, module_types[i].spec,
+                                                  own_base(state, module_types[i].at, NULL));
         *state_slot(state, module_types[i].at) = type;
         if (type == NULL
             || (module_types[i].exported && PyModule_AddType(module, (PyTypeObject *)type) < 0)) {
             return -1;
         }
     }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_subtypes); i++) {
-        PyObject *base = *state_slot(state, module_subtypes[i].base);
-        PyObject *type = PyType_FromModuleAndSpec(module, module_subtypes[i].spec, base);
-        *state_slot(state, module_subtypes[i].at) = type;
-        if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0) {
-            return -1;
-        }
-    }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_subtypes); i++) {
-        PyTypeObject *base = (PyTypeObject *)*state_slot(state, module_subtypes[i].base);
-        base->tp_flags &= ~Py_TPFLAGS_BASETYPE;
-    }
+    /* Their methods find the module's state by the object's type, so that must be one of ours. */
+    state->QueueType->tp_flags &= ~Py_TPFLAGS_BASETYPE;
+    state->SemaphoreType->tp_flags &= ~Py_TPFLAGS_BASETYPE;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_doorways); i++) {
         PyTypeObject *type = (PyTypeObject *)*state_slot(state, module_doorways[i].type);
         if (doorway_add(state, type, module_doorways[i].name, module_doorways[i].offset) < 0) {
@@ -237,9 +257,9 @@ module_exec(PyObject *module)
         return -1;
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_exceptions); i++) {
+        PyObject *base = own_base(state, module_exceptions[i].at, *module_exceptions[i].base);
         PyObject *type = PyErr_NewExceptionWithDoc(module_exceptions[i].name,
-                                                   module_exceptions[i].doc,
-                                                   *module_exceptions[i].base, NULL);
+                                                   module_exceptions[i].doc, base, NULL);
         *state_slot(state, module_exceptions[i].at) = type;
         if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0) {
             return -1;
@@ -257,9 +277,6 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     ModuleState *state = PyModule_GetState(module);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
         Py_VISIT(*state_slot(state, module_types[i].at));
-    }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_subtypes); i++) {
-        Py_VISIT(*state_slot(state, module_subtypes[i].at));
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_sequences); i++) {
         Py_VISIT(*state_slot(state, module_sequences[i].at));
@@ -279,9 +296,6 @@ module_clear(PyObject *module)
     ModuleState *state = PyModule_GetState(module);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
         Py_CLEAR(*state_slot(state, module_types[i].at));
-    }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_subtypes); i++) {
-        Py_CLEAR(*state_slot(state, module_subtypes[i].at));
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_sequences); i++) {
         Py_CLEAR(*state_slot(state, module_sequences[i].at));

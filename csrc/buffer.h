@@ -28,14 +28,13 @@ buffer_get(const struct buffer *b, size_t i)
     return *buffer_slot(b, i);
 }
 
-/* Room for one more: 0, or -1 with MemoryError. */
-static inline int
-buffer_reserve(struct buffer *b)
+COLD static int
+buffer_grow(struct buffer *b, size_t more)
 {
-    if (b->len < b->room) {
-        return 0;
-    }
     size_t room = b->room > 0 ? 2 * b->room : 8;
+    while (room - b->len < more) {
+        room *= 2;
+    }
     PyObject **slots = PyMem_New(PyObject *, room);
     if (slots == NULL) {
         PyErr_NoMemory();
@@ -49,6 +48,20 @@ buffer_reserve(struct buffer *b)
     b->room = room;
     b->first = 0;
     return 0;
+}
+
+/* Room for `more` of them: 0, or -1 with MemoryError. */
+static inline int
+buffer_reserve_more(struct buffer *b, size_t more)
+{
+    return b->room - b->len >= more ? 0 : buffer_grow(b, more);
+}
+
+/* Room for one more: 0, or -1 with MemoryError. */
+static inline int
+buffer_reserve(struct buffer *b)
+{
+    return buffer_reserve_more(b, 1);
 }
 
 /* Behind the others; there is room. Steals obj. */
@@ -117,16 +130,17 @@ buffer_traverse(const struct buffer *b, visitproc visit, void *arg)
     return 0;
 }
 
-/* Drops all of it. Beware: what dies may run Python, which may fill it anew. */
+/* Drops all that is in it now, the first one first. Beware: what dies may run Python, which may
+ * fill it anew. */
 static inline void
 buffer_clear(struct buffer *b)
 {
-    while (b->len > 0) {
-        Py_DECREF(buffer_pop(b));
+    struct buffer old = *b;
+    *b = (struct buffer){0};
+    while (old.len > 0) {
+        Py_DECREF(buffer_pop_front(&old));
     }
-    PyMem_Free(b->slots);
-    b->slots = NULL;
-    b->room = b->first = 0;
+    PyMem_Free(old.slots);
 }
 
 #endif /* SLEEPLOOP_BUFFER_H */

@@ -253,24 +253,47 @@ wait_finish(WaitObject *self, PyObject **result)
     return PYGEN_RETURN;
 }
 
-/* How tp_iternext and send() end with a result. Always NULL. Steals result. */
-static PyObject *
+/* Granted, but there was no memory to tell it. Steals result. */
+COLD static void
+wait_not_told(WaitObject *self, PyObject *result_steal)
+{
+    Py_XSETREF(self->value, result_steal);
+    self->taken = 0;
+    wait_not_taken(self);
+}
+
+/* How tp_iternext ends with a result. Always NULL. Steals result. */
+static inline PyObject *
 wait_return_steal(WaitObject *self, PyObject *result)
 {
-    PyObject *value = Py_NewRef(result);
     if (PyBool_Check(result)) {
+        PyObject *value = Py_NewRef(result);
         (void)stop_iteration_reused_steal(state_of_type(Py_TYPE(self)), result);
+        if (PyErr_ExceptionMatches(PyExc_StopIteration)) {
+            Py_DECREF(value);
+        }
+        else {
+            wait_not_told(self, value);
+        }
+    }
+    else if (stop_iteration_bare(result) < 0) {
+        wait_not_told(self, result);
+    }
+    return NULL;
+}
+
+/* How send() does: whoever catches it may look at its `args`. */
+static PyObject *
+wait_return_to_caller_steal(WaitObject *self, PyObject *result)
+{
+    PyObject *value = Py_NewRef(result);
+    (void)stop_iteration_steal(result);
+    if (PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        Py_DECREF(value);
     }
     else {
-        (void)stop_iteration_steal(result);
+        wait_not_told(self, value);
     }
-    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {  /* no memory: it is not lost */
-        Py_XSETREF(self->value, value);
-        self->taken = 0;
-        wait_not_taken(self);
-        return NULL;
-    }
-    Py_DECREF(value);
     return NULL;
 }
 
@@ -353,7 +376,7 @@ wait_py_send(PyObject *op, PyObject *value)
 {
     PyObject *result;
     PySendResult how = wait_advance(op, value, &result);
-    return how == PYGEN_RETURN ? wait_return_steal((WaitObject *)op, result) : result;
+    return how == PYGEN_RETURN ? wait_return_to_caller_steal((WaitObject *)op, result) : result;
 }
 
 static PyObject *

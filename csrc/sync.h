@@ -139,6 +139,14 @@ wait_refuse(WaitObject *wait)
     wait_end(wait, WAIT_REFUSED);
 }
 
+/* The parked wait comes to the exception that is its value now. */
+static inline void
+wait_fail(WaitObject *wait)
+{
+    wait->outcome = WAIT_FAILED;
+    loop_wake(wait->task->loop, wait->task);
+}
+
 /* The result() of a kind whose await comes to True, as asyncio's do. */
 static PyObject *
 wait_result_true(WaitObject *Py_UNUSED(wait))

@@ -21,7 +21,10 @@ from sleeploop import (
     CapacityLimiter,
     Condition,
     Event,
+    LifoQueue,
     Lock,
+    PriorityQueue,
+    Queue,
     Semaphore,
     SleepingLoop,
     Task,
@@ -156,6 +159,11 @@ INSTANCES = {
     "CapacityLimiter": lambda: in_a_run(borrowed),
     "CapacityLimiter.acquire()": lambda: CapacityLimiter(1).acquire(),
     "Token": lambda: gc.get_referents(CapacityLimiter(1).acquire_on_behalf_of(0))[-1],
+    "Queue": Queue,
+    "PriorityQueue": lambda: PriorityQueue(3, name="jobs", stats=True),
+    "LifoQueue": LifoQueue,
+    "Wait": lambda: Queue().put(1),
+    "QueueStats": lambda: Queue(stats=True).stats(),
 }
 
 

@@ -14,7 +14,10 @@ from sleeploop import (
     CapacityLimiter,
     Condition,
     Event,
+    LifoQueue,
     Lock,
+    PriorityQueue,
+    Queue,
     WouldBlock,
 )
 
@@ -68,6 +71,71 @@ def interrupts() -> None:
 @scenario
 def events_and_locks() -> None:
     assert sleeploop.run(share(), speed=math.inf) == [3, 2, 1]
+
+
+async def produce(queue: Queue[tuple[int, int]], numbers: range) -> None:
+    for number in numbers:
+        await queue.put((number % 3, number))
+
+
+async def consume(queue: Queue[tuple[int, int]], log: list[int]) -> None:
+    async for _, number in queue:
+        log.append(number)
+        await sleeploop.sleep(1)
+        queue.task_done()
+
+
+async def hand_on(kind: type[Queue[tuple[int, int]]]) -> list[int]:
+    """Through the waiting of either side, and through an end of which both are told."""
+    queue, log = kind(2, name="jobs", stats=True), list[int]()
+    async with sleeploop.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(consume(queue, log))
+        group.create_task(produce(queue, range(6)))
+        group.create_task(produce(queue, range(6, 12)))
+        await sleeploop.sleep(20)
+        await queue.join()
+        assert "2 waiting" in repr(queue)
+        queue.shutdown()
+    assert queue.stats().gets.count == 12
+    return sorted(log)
+
+
+@scenario
+def queues() -> None:
+    for kind in (Queue, LifoQueue, PriorityQueue):
+        assert sleeploop.run(hand_on(kind), speed=math.inf) == list(range(12))
+
+
+async def lend(queue: Queue[int]) -> list[int]:
+    """What comes back when it cannot be handed over, and what does not fit."""
+    full = [sleeploop.create_task(queue.put(number)) for number in range(20)]
+    await sleeploop.checkpoint()
+    got = [await queue.get() for _ in range(10)]
+    queue.shutdown()
+    try:
+        await queue.put(99)
+    except sleeploop.QueueShutDown as error:
+        assert "shut down" in str(error)
+    else:
+        raise AssertionError
+    try:
+        while True:
+            got.append(queue.get_nowait())
+    except sleeploop.QueueShutDown:
+        pass
+    for task in full:
+        try:
+            await task
+        except sleeploop.QueueShutDown:
+            pass
+    return got
+
+
+@scenario
+def queues_that_are_full() -> None:
+    for kind in (Queue, PriorityQueue):
+        assert sleeploop.run(lend(kind(4)), speed=math.inf) == list(range(14))
 
 
 async def lose_patience(place: BoundedSemaphore | CapacityLimiter) -> None:

@@ -1,0 +1,489 @@
+/* queuetype.h: the types Queue, PriorityQueue and LifoQueue: arguments and docstrings. */
+#ifndef SLEEPLOOP_QUEUETYPE_H
+#define SLEEPLOOP_QUEUETYPE_H
+
+#include "queue.h"
+
+/* ---- made and freed -------------------------------------------------------------------------- */
+
+/* maxsize=: 0, or -1 with a TypeError or a ValueError. */
+static int
+queue_maxsize_from_object(const char *function, PyObject *obj, size_t *maxsize)
+{
+    *maxsize = SIZE_MAX;
+    if (obj == NULL) {
+        return 0;
+    }
+    if (!PyIndex_Check(obj)) {
+        raise_about(PyExc_TypeError, "%s: maxsize must be an int, not %U%s", function, obj,
+                    "; 0 means no limit");
+        return -1;
+    }
+    Py_ssize_t size = PyNumber_AsSsize_t(obj, PyExc_OverflowError);
+    if (size == -1 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            raise_about(PyExc_ValueError, "%s: maxsize is out of range: %U%s", function, obj,
+                        "; 0 means no limit");
+        }
+        return -1;
+    }
+    if (size < 0) {
+        raise_about(PyExc_ValueError, "%s: maxsize must not be negative, as %U is%s", function, obj,
+                    "; 0 means no limit");
+        return -1;
+    }
+    if (size > 0) {
+        *maxsize = (size_t)size;
+    }
+    return 0;
+}
+
+static PyObject *
+queue_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"maxsize", "name", "stats", NULL};
+    ModuleState *state = state_of_type(type);
+    PyObject *size = NULL, *name = NULL;
+    size_t maxsize;
+    int stats = 0;
+    int order = type == state->PriorityQueueType ? QUEUE_PRIORITY
+                : type == state->LifoQueueType   ? QUEUE_LIFO
+                                                 : QUEUE_FIFO;
+    const char *const functions[] = {
+        [QUEUE_FIFO] = "Queue()", [QUEUE_LIFO] = "LifoQueue()", [QUEUE_PRIORITY] = "PriorityQueue()",
+    };
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op:Queue", names, &size, &name, &stats)
+        || queue_maxsize_from_object(functions[order], size, &maxsize) < 0) {
+        return NULL;
+    }
+    QueueObject *queue = (QueueObject *)sync_new(functions[order], type, name);
+    if (queue == NULL) {
+        return NULL;
+    }
+    place_init(&queue->getters);
+    place_init(&queue->putters);
+    place_init(&queue->joiners);
+    queue->maxsize = maxsize;
+    queue->order = (uint8_t)order;
+    if (stats) {
+        queue->meters = PyMem_Calloc(1, sizeof(struct queue_meters));
+        if (queue->meters == NULL) {
+            Py_DECREF(queue);
+            return PyErr_NoMemory();
+        }
+        level_meter_init(&queue->meters->length, meter_now(state, 0), 0);
+    }
+    return (PyObject *)queue;
+}
+
+static int
+queue_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    QueueObject *queue = (QueueObject *)op;
+    Py_VISIT(Py_TYPE(op));
+    int rc = buffer_traverse(&queue->items, visit, arg);
+    return rc != 0 ? rc : priority_heap_traverse(&queue->heap, visit, arg);
+}
+
+static int
+queue_tp_clear(PyObject *op)
+{
+    QueueObject *queue = (QueueObject *)op;
+    buffer_clear(&queue->items);
+    priority_heap_clear(&queue->heap);
+    return 0;
+}
+
+static void
+queue_tp_dealloc(PyObject *op)
+{
+    PyObject_GC_UnTrack(op);
+    /* A queue may hold the last reference to the next, 100,000 in a row. */
+    Py_TRASHCAN_BEGIN(op, queue_tp_dealloc)
+    sync_dies(op);
+    (void)queue_tp_clear(op);
+    PyMem_Free(((QueueObject *)op)->meters);
+    sync_free(op);
+    Py_TRASHCAN_END
+}
+
+static PyObject *
+queue_tp_repr(PyObject *op)
+{
+    return sync_repr_steal(op, queue_describe(op));
+}
+
+/* ---- methods --------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(queue_put_doc,
+"put($self, item, /)\n--\n\n"
+"Await it to put an item in. If the queue is full, it waits until there is room, behind\n"
+"those who wait already.\n"
+"\n"
+"The item of a put() that was cancelled is not in the queue.\n"
+"\n"
+"Raises QueueShutDown if the queue has been shut down, or is while it waits.\n");
+
+static PyObject *
+queue_py_put(PyObject *op, PyObject *item)
+{
+    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &queue_put_kind, op,
+                                &((QueueObject *)op)->putters, Py_NewRef(item));
+}
+
+PyDoc_STRVAR(queue_get_doc,
+"get($self, /)\n--\n\n"
+"Await it to take the next item, which it returns. If there is none, it waits, behind those\n"
+"who wait already.\n"
+"\n"
+"Raises QueueShutDown if there is none and the queue has been shut down, or is while it\n"
+"waits.\n");
+
+static PyObject *
+queue_py_get(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &queue_get_kind, op,
+                                &((QueueObject *)op)->getters, NULL);
+}
+
+static PyObject *
+queue_am_anext(PyObject *op)
+{
+    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &queue_next_kind, op,
+                                &((QueueObject *)op)->getters, NULL);
+}
+
+PyDoc_STRVAR(queue_put_nowait_doc,
+"put_nowait($self, item, /)\n--\n\n"
+"Put an item in at once. It goes to the task that has waited longest for one, if there is\n"
+"one: nobody who comes before that runs can get it.\n"
+"\n"
+"Raises QueueFull if there is no room, QueueShutDown if the queue has been shut down,\n"
+"RuntimeError if the tasks that use the queue run in another thread.\n");
+
+static PyObject *
+queue_py_put_nowait(PyObject *op, PyObject *item)
+{
+    QueueObject *queue = (QueueObject *)op;
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    const char *function = "Queue.put_nowait()";
+    if (sync_touch(state, (SyncObject *)op, function) < 0) {
+        return NULL;
+    }
+    Py_INCREF(item);
+    int done = queue_put(queue, item, function);
+    if (done > 0) {
+        Py_RETURN_NONE;
+    }
+    if (done == 0) {
+        queue_raise(queue, state->QueueFull);
+    }
+    Py_DECREF(item);
+    return NULL;
+}
+
+PyDoc_STRVAR(queue_get_nowait_doc,
+"get_nowait($self, /)\n--\n\n"
+"Take the next item at once. If tasks wait for room, the item of the one that has waited\n"
+"longest is in the queue from then on.\n"
+"\n"
+"Raises QueueEmpty if there is none, QueueShutDown if there is none and the queue has been\n"
+"shut down, RuntimeError if the tasks that use the queue run in another thread.\n");
+
+static PyObject *
+queue_py_get_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    QueueObject *queue = (QueueObject *)op;
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    const char *function = "Queue.get_nowait()";
+    uint64_t number;
+    if (sync_touch(state, (SyncObject *)op, function) < 0) {
+        return NULL;
+    }
+    PyObject *item = queue_get(queue, &number, function);
+    if (item == NULL) {
+        if (!PyErr_Occurred()) {
+            queue_raise(queue, state->QueueEmpty);
+        }
+        return NULL;
+    }
+    if (queue->meters != NULL) {
+        queue_meter_wait(&queue->meters->gets, NULL);
+    }
+    return item;
+}
+
+PyDoc_STRVAR(queue_task_done_doc,
+"task_done($self, /)\n--\n\n"
+"Say that the work on an item is done which has been taken from the queue. When it has been\n"
+"said of each that was put in, join() goes on.\n"
+"\n"
+"Raises ValueError if it is called more often than items were put in, RuntimeError if the\n"
+"tasks that use the queue run in another thread.\n");
+
+static PyObject *
+queue_py_task_done(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    QueueObject *queue = (QueueObject *)op;
+    const char *function = "Queue.task_done()";
+    if (sync_touch(state_of_type(Py_TYPE(op)), (SyncObject *)op, function) < 0) {
+        return NULL;
+    }
+    if (queue->unfinished == 0) {
+        raise_about(PyExc_ValueError, "%s: %U%s", function, op,
+                    ": it was called once for each item that was put in, and now once more");
+        return NULL;
+    }
+    queue_finish(queue, 1);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(queue_join_doc,
+"join($self, /)\n--\n\n"
+"Await it to wait until task_done() has been called for each item that was put in.\n");
+
+static PyObject *
+queue_py_join(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &queue_join_kind, op,
+                                &((QueueObject *)op)->joiners, NULL);
+}
+
+PyDoc_STRVAR(queue_shutdown_doc,
+"shutdown($self, /, immediate=False)\n--\n\n"
+"Take no more items. put() raises QueueShutDown from now on, also in the tasks that wait in\n"
+"it; get() does when nothing is left.\n"
+"\n"
+"immediate: drop what is left. It counts as done for join().\n"
+"\n"
+"Raises RuntimeError if the tasks that use the queue run in another thread.\n");
+
+static PyObject *
+queue_py_shutdown(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    static const char *const names[] = {"immediate", NULL};
+    const char *function = "Queue.shutdown()";
+    PyObject *values[1];
+    if (args_parse(function, names, 1, 0, args, n_args, kwnames, values) < 0) {
+        return NULL;
+    }
+    int at_once = values[0] != NULL ? PyObject_IsTrue(values[0]) : 0;
+    if (at_once < 0 || sync_touch(state_of_type(Py_TYPE(op)), (SyncObject *)op, function) < 0
+        || queue_check_comparing((QueueObject *)op, function) < 0) {
+        return NULL;
+    }
+    queue_shut((QueueObject *)op, at_once);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+queue_py_qsize(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromSize_t(queue_len((QueueObject *)op));
+}
+
+static PyObject *
+queue_py_empty(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(queue_len((QueueObject *)op) == 0);
+}
+
+static PyObject *
+queue_py_full(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(queue_is_full((QueueObject *)op));
+}
+
+PyDoc_STRVAR(queue_stats_doc,
+"stats($self, /)\n--\n\n"
+"A QueueStats: how long the queue was, and how long tasks waited in put() and get(), in\n"
+"seconds of loop time. For a queue made with stats=True.\n"
+"\n"
+"Raises RuntimeError for any other queue.\n");
+
+static PyObject *
+queue_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    struct queue_meters *meters = ((QueueObject *)op)->meters;
+    if (meters == NULL) {
+        raise_about(PyExc_RuntimeError, "%s: %U%s", "Queue.stats()", op,
+                    " keeps no statistics; make it with stats=True");
+        return NULL;
+    }
+    PyObject *values[] = {
+        level_stats_new(state, &meters->length, meter_now(state, meters->length.last)),
+        wait_stats_new(state, &meters->puts),
+        wait_stats_new(state, &meters->gets),
+    };
+    return struct_sequence_steal(state->QueueStatsType, values, 3);
+}
+
+static PyObject *
+queue_get_maxsize(PyObject *op, void *Py_UNUSED(closure))
+{
+    size_t maxsize = ((QueueObject *)op)->maxsize;
+    return PyLong_FromSize_t(maxsize != SIZE_MAX ? maxsize : 0);
+}
+
+/* ---- the types ------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(queue_stats_type_doc, "What stats() of a queue returns.");
+
+static PyStructSequence_Field queue_stats_fields[] = {
+    {"length", "a LevelStats: how many items it held"},
+    {"puts", "a WaitStats: how long tasks waited in put()"},
+    {"gets", "a WaitStats: how long tasks waited in get()"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc queue_stats_desc = {
+    .name = "sleeploop.QueueStats",
+    .doc = queue_stats_type_doc,
+    .fields = queue_stats_fields,
+    .n_in_sequence = 3,
+};
+
+PyDoc_STRVAR(queue_type_doc,
+"Queue(maxsize=0, *, name=None, stats=False)\n--\n\n"
+"Items that tasks hand on to each other, first in, first out. `async for item in queue`\n"
+"takes one after the other until the queue has been shut down and is empty.\n"
+"\n"
+"maxsize: how many items it holds before put() waits; 0: as many as you like.\n"
+"name: a str, for the repr and for reports.\n"
+"stats: whether stats() is wanted.\n"
+"\n"
+"Raises ValueError if maxsize is negative, TypeError if it is no int.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def produce(queue):\n"
+"...     for number in range(3):\n"
+"...         await queue.put(number)\n"
+"...         await sleeploop.sleep(1)\n"
+"...     queue.shutdown()\n"
+">>> async def main():\n"
+"...     queue = sleeploop.Queue(10, name='numbers')\n"
+"...     sleeploop.create_task(produce(queue))\n"
+"...     async for number in queue:\n"
+"...         print(number, 'at', sleeploop.current_loop().time())\n"
+"...     print(queue)\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"0 at 0.0\n"
+"1 at 1.0\n"
+"2 at 2.0\n"
+"<Queue 'numbers' (empty, shut down)>\n");
+
+PyDoc_STRVAR(priority_queue_type_doc,
+"PriorityQueue(maxsize=0, *, name=None, stats=False)\n--\n\n"
+"A Queue whose lowest item comes first, by `<` alone; among equals the one that came first.\n"
+"\n"
+"An error of a comparison is raised by the put() whose item it is about, or by the get()\n"
+"that needs to know which is lowest; no item is lost. A comparison that uses the queue\n"
+"gets a RuntimeError.\n"
+"\n"
+">>> import sleeploop\n"
+">>> queue = sleeploop.PriorityQueue()\n"
+">>> for job in [(2, 'sweep'), (1, 'cook'), (3, 'sleep')]:\n"
+"...     queue.put_nowait(job)\n"
+">>> queue.get_nowait()\n"
+"(1, 'cook')\n");
+
+PyDoc_STRVAR(lifo_queue_type_doc,
+"LifoQueue(maxsize=0, *, name=None, stats=False)\n--\n\n"
+"A Queue whose latest item comes first.\n"
+"\n"
+">>> import sleeploop\n"
+">>> queue = sleeploop.LifoQueue()\n"
+">>> queue.put_nowait('below')\n"
+">>> queue.put_nowait('on top')\n"
+">>> queue.get_nowait()\n"
+"'on top'\n");
+
+static PyMethodDef queue_methods[] = {
+    {"put", queue_py_put, METH_O, queue_put_doc},
+    {"get", queue_py_get, METH_NOARGS, queue_get_doc},
+    {"put_nowait", queue_py_put_nowait, METH_O, queue_put_nowait_doc},
+    {"get_nowait", queue_py_get_nowait, METH_NOARGS, queue_get_nowait_doc},
+    {"qsize", queue_py_qsize, METH_NOARGS,
+     PyDoc_STR("qsize($self, /)\n--\n\nHow many items are in it.")},
+    {"empty", queue_py_empty, METH_NOARGS,
+     PyDoc_STR("empty($self, /)\n--\n\nWhether there is none.")},
+    {"full", queue_py_full, METH_NOARGS,
+     PyDoc_STR("full($self, /)\n--\n\nWhether put() would wait. Never, if maxsize is 0.")},
+    {"task_done", queue_py_task_done, METH_NOARGS, queue_task_done_doc},
+    {"join", queue_py_join, METH_NOARGS, queue_join_doc},
+    {"shutdown", (PyCFunction)(void (*)(void))queue_py_shutdown, METH_FASTCALL | METH_KEYWORDS,
+     queue_shutdown_doc},
+    {"stats", queue_py_stats, METH_NOARGS, queue_stats_doc},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
+     PyDoc_STR("Queue[int], for type checkers.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef queue_getset[] = {
+    SYNC_NAME_GETTER,
+    {"maxsize", queue_get_maxsize, NULL,
+     PyDoc_STR("How many items it holds before put() waits; 0: as many as you like."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef queue_members[] = {
+    SYNC_WEAKLIST,
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot queue_slots[] = {
+    {Py_tp_doc, (void *)queue_type_doc},
+    {Py_tp_new, queue_tp_new},
+    {Py_tp_dealloc, queue_tp_dealloc},
+    {Py_tp_traverse, queue_tp_traverse},
+    {Py_tp_clear, queue_tp_clear},
+    {Py_tp_repr, queue_tp_repr},
+    {Py_am_aiter, PyObject_SelfIter},
+    {Py_am_anext, queue_am_anext},
+    {Py_tp_methods, queue_methods},
+    {Py_tp_getset, queue_getset},
+    {Py_tp_members, queue_members},
+    {0, NULL},
+};
+
+/* A base only until its two variants are made: see module_exec(). */
+static PyType_Spec queue_spec = {
+    .name = "sleeploop.Queue",
+    .basicsize = sizeof(QueueObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_BASETYPE,
+    .slots = queue_slots,
+};
+
+static PyType_Slot priority_queue_slots[] = {
+    {Py_tp_doc, (void *)priority_queue_type_doc},
+    {Py_tp_dealloc, queue_tp_dealloc},
+    {Py_tp_traverse, queue_tp_traverse},
+    {Py_tp_clear, queue_tp_clear},
+    {0, NULL},
+};
+
+static PyType_Spec priority_queue_spec = {
+    .name = "sleeploop.PriorityQueue",
+    .basicsize = sizeof(QueueObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = priority_queue_slots,
+};
+
+static PyType_Slot lifo_queue_slots[] = {
+    {Py_tp_doc, (void *)lifo_queue_type_doc},
+    {Py_tp_dealloc, queue_tp_dealloc},
+    {Py_tp_traverse, queue_tp_traverse},
+    {Py_tp_clear, queue_tp_clear},
+    {0, NULL},
+};
+
+static PyType_Spec lifo_queue_spec = {
+    .name = "sleeploop.LifoQueue",
+    .basicsize = sizeof(QueueObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = lifo_queue_slots,
+};
+
+#endif /* SLEEPLOOP_QUEUETYPE_H */
