@@ -11,6 +11,7 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/buffer.h"
 #include "csrc/meter.h"
 
+#include "csrc/channelends.h"
 #include "csrc/event.h"
 #include "csrc/lock.h"
 
@@ -36,6 +37,8 @@ static PyMethodDef module_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, move_on_at_doc},
     {"current_effective_deadline", module_py_current_effective_deadline, METH_NOARGS,
      current_effective_deadline_doc},
+    {"open_channel", (PyCFunction)(void (*)(void))module_py_open_channel,
+     METH_FASTCALL | METH_KEYWORDS, open_channel_doc},
     {"_park", module_py_park, METH_NOARGS, park_doc},
     {"_park_for_thread", module_py_park_for_thread, METH_NOARGS, park_for_thread_doc},
     {"_wait_done", module_py_wait_done, METH_O, wait_done_doc},
@@ -66,6 +69,11 @@ PyDoc_STRVAR(lag_error_doc,
 PyDoc_STRVAR(loop_closed_error_doc, "The loop has run already; a loop runs once.\n");
 
 PyDoc_STRVAR(would_block_doc, "What was asked for cannot be had without waiting.\n");
+PyDoc_STRVAR(end_of_channel_doc,
+"All send ends of the channel are closed, and nothing is left to receive.\n");
+PyDoc_STRVAR(closed_resource_error_doc, "What is used has been closed, by its own user.\n");
+PyDoc_STRVAR(broken_resource_error_doc,
+"What is used has lost its other side: all receive ends of the channel are closed.\n");
 
 /* ---- what the state holds -------------------------------------------------------------------- */
 
@@ -101,6 +109,9 @@ static const struct {
     {&doorway_spec, AT(DoorwayType), 0},
     {&event_spec, AT(EventType), 1},
     {&lock_spec, AT(LockType), 1},
+    {&channel_spec, AT(ChannelType), 0},
+    {&send_channel_spec, AT(SendChannelType), 1},
+    {&receive_channel_spec, AT(ReceiveChannelType), 1},
 };
 
 static const struct {
@@ -130,6 +141,11 @@ static const struct {
     {"sleeploop.LagError", lag_error_doc, &PyExc_RuntimeError, AT(LagError)},
     {"sleeploop.LoopClosedError", loop_closed_error_doc, &PyExc_RuntimeError, AT(LoopClosedError)},
     {"sleeploop.WouldBlock", would_block_doc, &PyExc_Exception, AT(WouldBlock)},
+    {"sleeploop.EndOfChannel", end_of_channel_doc, &PyExc_Exception, AT(EndOfChannel)},
+    {"sleeploop.ClosedResourceError", closed_resource_error_doc, &PyExc_Exception,
+     AT(ClosedResourceError)},
+    {"sleeploop.BrokenResourceError", broken_resource_error_doc, &PyExc_Exception,
+     AT(BrokenResourceError)},
 };
 
 static const struct {

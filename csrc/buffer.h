@@ -28,14 +28,17 @@ buffer_get(const struct buffer *b, size_t i)
     return *buffer_slot(b, i);
 }
 
-/* Room for one more: 0, or -1 with MemoryError. */
+/* Room for n more: 0, or -1 with MemoryError. */
 static inline int
-buffer_reserve(struct buffer *b)
+buffer_reserve_many(struct buffer *b, size_t n)
 {
-    if (b->len < b->room) {
+    if (n <= b->room - b->len) {
         return 0;
     }
-    size_t room = b->room > 0 ? 2 * b->room : 8;
+    size_t room = b->room > 0 ? b->room : 4;
+    do {
+        room *= 2;
+    } while (room - b->len < n);
     PyObject **slots = PyMem_New(PyObject *, room);
     if (slots == NULL) {
         PyErr_NoMemory();
@@ -49,6 +52,13 @@ buffer_reserve(struct buffer *b)
     b->room = room;
     b->first = 0;
     return 0;
+}
+
+/* Room for one more: 0, or -1 with MemoryError. */
+static inline int
+buffer_reserve(struct buffer *b)
+{
+    return buffer_reserve_many(b, 1);
 }
 
 /* Behind the others; there is room. Steals obj. */

@@ -11,9 +11,10 @@ struct ModuleState {
     PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
     PyTypeObject *EveryType, *NextTickType, *TickType;
     PyTypeObject *WaitType, *DoorType, *DoorwayType, *EventType, *LockType;
+    PyTypeObject *ChannelType, *SendChannelType, *ReceiveChannelType;
     PyTypeObject *LevelStatsType, *WaitStatsType;
     PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
-    PyObject *WouldBlock;
+    PyObject *WouldBlock, *EndOfChannel, *ClosedResourceError, *BrokenResourceError;
     PyObject *str_send, *str_throw, *str_close, *str_aclose;
     /* datetime: its C API where there is one. Before 3.13 a subinterpreter with a
      * GIL of its own gets datetime in pure Python, and then this is NULL. */

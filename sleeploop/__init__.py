@@ -10,9 +10,12 @@
 """
 
 from _sleeploop import (
+    BrokenResourceError,
     CancelledError,
     CancelScope,
+    ClosedResourceError,
     DeadlockError,
+    EndOfChannel,
     Event,
     Every,
     LagError,
@@ -20,6 +23,8 @@ from _sleeploop import (
     Lock,
     LoopClosedError,
     LoopStats,
+    ReceiveChannel,
+    SendChannel,
     SleepingLoop,
     Task,
     TaskGroup,
@@ -34,6 +39,7 @@ from _sleeploop import (
     every,
     move_on_after,
     move_on_at,
+    open_channel,
     run,
     sleep,
     sleep_forever,
@@ -47,9 +53,12 @@ from sleeploop._threads import to_thread
 from sleeploop._tree import format_tasks
 
 __all__ = [
+    "BrokenResourceError",
     "CancelScope",
     "CancelledError",
+    "ClosedResourceError",
     "DeadlockError",
+    "EndOfChannel",
     "Event",
     "Every",
     "LagError",
@@ -57,6 +66,8 @@ __all__ = [
     "Lock",
     "LoopClosedError",
     "LoopStats",
+    "ReceiveChannel",
+    "SendChannel",
     "SleepingLoop",
     "Task",
     "TaskGroup",
@@ -74,6 +85,7 @@ __all__ = [
     "gather",
     "move_on_after",
     "move_on_at",
+    "open_channel",
     "run",
     "sleep",
     "sleep_forever",

@@ -9,6 +9,7 @@ from types import GenericAlias, TracebackType
 from typing import (
     Any,
     Final,
+    Generic,
     Literal,
     Never,
     ParamSpec,
@@ -29,9 +30,12 @@ from typing_extensions import disjoint_base
 from sleeploop.tracing import Trace
 
 __all__ = [
+    "BrokenResourceError",
     "CancelScope",
     "CancelledError",
+    "ClosedResourceError",
     "DeadlockError",
+    "EndOfChannel",
     "Event",
     "Every",
     "LagError",
@@ -39,6 +43,8 @@ __all__ = [
     "Lock",
     "LoopClosedError",
     "LoopStats",
+    "ReceiveChannel",
+    "SendChannel",
     "SleepingLoop",
     "Task",
     "TaskGroup",
@@ -56,6 +62,7 @@ __all__ = [
     "gather",
     "move_on_after",
     "move_on_at",
+    "open_channel",
     "run",
     "sleep",
     "sleep_forever",
@@ -74,6 +81,7 @@ _T3 = TypeVar("_T3")
 _T4 = TypeVar("_T4")
 _T5 = TypeVar("_T5")
 _T_co = TypeVar("_T_co", covariant=True)
+_T_contra = TypeVar("_T_contra", contravariant=True)
 
 # What can be run: send, throw and close are all that the loop calls.
 class _Coroutine(Protocol[_T_co]):
@@ -231,10 +239,12 @@ class Tick:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
-@final
 # ---- waiting on each other -----------------------------------------------------------------------
 
 class WouldBlock(Exception): ...
+class EndOfChannel(Exception): ...
+class ClosedResourceError(Exception): ...
+class BrokenResourceError(Exception): ...
 
 @type_check_only
 class _Wait(Protocol[_T_co]):
@@ -246,6 +256,7 @@ class _Wait(Protocol[_T_co]):
     def throw(self, exception: Any, /, *args: Any) -> Any: ...
     def close(self) -> None: ...
 
+@final
 class LevelStats(structseq[float], tuple[float, float, float]):
     __match_args__: Final = ("now", "max", "mean")
     @property
@@ -255,6 +266,7 @@ class LevelStats(structseq[float], tuple[float, float, float]):
     @property
     def mean(self) -> float: ...
 
+@final
 class WaitStats(structseq[Any], tuple[int, int, float, float]):
     __match_args__: Final = ("count", "waited", "mean", "max")
     @property
@@ -296,8 +308,75 @@ class Lock:
         /,
     ) -> None: ...
 
+@final
+class SendChannel(Generic[_T_contra]):
+    def send(self, value: _T_contra, /) -> _Wait[None]: ...
+    def send_nowait(self, value: _T_contra, /) -> None: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def closed(self) -> bool: ...
+    def clone(self) -> Self: ...
+    def close(self) -> None: ...
+    def aclose(self) -> Awaitable[None]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+
+@final
+class ReceiveChannel(Generic[_T_co]):
+    def receive(self) -> _Wait[_T_co]: ...
+    def receive_nowait(self) -> _T_co: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> _Wait[_T_co]: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def closed(self) -> bool: ...
+    def clone(self) -> Self: ...
+    def close(self) -> None: ...
+    def aclose(self) -> Awaitable[None]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+
+def open_channel(
+    n: SupportsIndex | float, *, name: str | None = None
+) -> tuple[SendChannel[_T], ReceiveChannel[_T]]: ...
+
 # ---- the loop ------------------------------------------------------------------------------------
 
+@final
 class LoopStats(structseq[Any], tuple[int, int, float, float, float, float, float]):
     __match_args__: Final = (
         "steps",
