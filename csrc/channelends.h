@@ -214,8 +214,8 @@ PyDoc_STRVAR(send_type_doc,
 "...         print(value)\n"
 ">>> sleeploop.run(main(), speed=math.inf)\n"
 "A 1\n"
-"B 1\n"
 "A 2\n"
+"B 1\n"
 "B 2\n");
 
 #define CLOSE_DOC                                                                              \

@@ -436,7 +436,9 @@ def test_the_last_receive_end_wakes_those_who_wait_to_send_and_drops_what_is_buf
         assert str(errors[2]) == (
             "SendChannel.send(): SendChannel 'numbers': no receive end is open any more"
         )
-        with pytest.raises(BrokenResourceError, match=r"send_nowait\(\): SendChannel 'numbers': no"):
+        with pytest.raises(
+            BrokenResourceError, match=r"send_nowait\(\): SendChannel 'numbers': no"
+        ):
             send.send_nowait(1)
         with pytest.raises(BrokenResourceError):
             await send.send(1)
@@ -515,7 +517,9 @@ def test_a_closed_end_refuses_everything():
         for call in (send.send_nowait, send.send):
             with pytest.raises(ClosedResourceError, match=r"send.*\(\): SendChannel 'x' has been"):
                 await call("value")
-        with pytest.raises(ClosedResourceError, match=r"receive_nowait\(\): ReceiveChannel 'x' has"):
+        with pytest.raises(
+            ClosedResourceError, match=r"receive_nowait\(\): ReceiveChannel 'x' has"
+        ):
             receive.receive_nowait()
         with pytest.raises(ClosedResourceError, match=r"receive\(\): ReceiveChannel 'x' has been"):
             await receive.receive()
@@ -1032,7 +1036,7 @@ def test_a_timeout_while_iterating():
         create_task(send_slowly(send))
         with move_on_after(2.5):
             await collect(receive, got)
-        return got + [await receive.receive()]
+        return [*got, await receive.receive()]
 
     async def send_slowly(send):
         for i in range(4):
@@ -1153,6 +1157,25 @@ def test_what_came_back_is_received_rather_than_the_end():
         return log
 
     assert virtual(main()) == ["value", "end"]
+
+
+def test_what_came_back_is_not_for_an_end_that_has_been_closed_since():
+    async def main():
+        send, receive = open_channel(0)
+        clone = receive.clone()
+        half = Half(received(receive))
+        create_task(half)
+        await checkpoint()
+        task = create_task(outcome(clone.receive()))
+        await checkpoint()
+        send.send_nowait("value")
+        send.close()
+        clone.close()
+        half.let_go()
+        assert type(await task) is EndOfChannel
+        return receive.receive_nowait()
+
+    assert virtual(main()) == "value"
 
 
 def test_what_came_back_when_nobody_can_receive_it_is_dropped():
@@ -1333,6 +1356,88 @@ def test_another_thread_is_refused_and_breaks_nothing():
         return send.closed, receive.closed
 
     assert sleeploop.run(main(), speed=math.inf) == (False, False)
+
+
+def test_the_loop_counts_that_uses_the_channel_at_whichever_end():
+    async def use(wait):
+        return await wait
+
+    async def main():
+        send, receive = open_channel(3, name="x")
+        wait = receive.receive()
+        await send.send(1)
+        errors = []
+
+        def thread():
+            errors.append(outcome_of(lambda: virtual(use(wait))))
+
+        other = threading.Thread(target=thread)
+        other.start()
+        other.join()
+        assert "is used by a loop that runs in another thread" in str(errors[0])
+        return await receive.receive()
+
+    assert sleeploop.run(main(), speed=math.inf) == 1
+
+
+def outcome_of(call):
+    try:
+        return call()
+    except RuntimeError as error:
+        return error
+
+
+class InAThread:
+    """Runs a loop in another thread, until the block is left."""
+
+    def __init__(self, coro: Any = None, loop: SleepingLoop | None = None) -> None:
+        self.loop = loop or SleepingLoop(coro, speed=math.inf)
+
+    def __enter__(self) -> None:
+        used, self.go_on = threading.Event(), threading.Event()
+
+        async def stay():
+            await sleep(1)
+            used.set()
+            await sleeploop.to_thread(self.go_on.wait)
+
+        self.loop.create_task(stay())
+        self.thread = threading.Thread(target=self.loop.run_until_complete)
+        self.thread.start()
+        used.wait()
+
+    def __exit__(self, *args: object) -> None:
+        self.go_on.set()
+        self.thread.join()
+
+
+def test_an_end_belongs_to_the_loop_that_uses_a_clone_of_it():
+    send, receive = open_channel(3)
+    clones = send.clone(), receive.clone()
+    virtual(touch_both(send, receive))
+    with InAThread(touch_both(*clones)):
+        for end in (send, receive):
+            for call in (end.close, end.clone):
+                assert "runs in another thread" in str(outcome_of(call))
+        assert "runs in another thread" in str(outcome_of(receive.receive_nowait))
+        assert "runs in another thread" in str(outcome_of(lambda: send.send_nowait(1)))
+        assert "runs in another thread" in str(
+            outcome_of(lambda: virtual(touch_both(send, receive)))
+        )
+    virtual(touch_both(send, receive))
+
+
+def test_a_loop_that_used_an_end_is_forgotten_when_another_uses_the_channel():
+    send, receive = open_channel(3)
+    clones = send.clone(), receive.clone()
+    first = SleepingLoop(touch_both(send, receive), speed=math.inf)
+    first.step()
+    virtual(touch_both(*clones))
+    with InAThread(loop=first):
+        virtual(touch_both(send, receive))
+        with send, receive:
+            pass
+    assert send.closed
 
 
 @pytest.mark.filterwarnings("ignore:.*was neither closed nor run")

@@ -350,9 +350,7 @@ class Real:
                 self.scopes[index] = self.loose[index] = None
         return result
 
-    async def perform(
-        self, index: int, kind: str, number: int, value: int, cancelled: bool
-    ) -> Any:
+    async def perform(self, index: int, kind: str, number: int, value: int, cancelled: bool) -> Any:
         send = self.sends[number % len(self.sends)]
         receive = self.receives[number % len(self.receives)]
         other = number % len(self.tasks)

@@ -24,6 +24,7 @@ from sleeploop import (
     current_loop,
     current_task,
     every,
+    open_channel,
     run,
     sleep,
     sleep_forever,
@@ -85,6 +86,12 @@ class OwnCancelledError(CancelledError):
     """A subclass, made in Python."""
 
 
+def channel(ends: tuple[object, object]) -> object:
+    """What the two ends share."""
+    (shared,) = (obj for obj in gc.get_referents(ends[0]) if not isinstance(obj, type))
+    return shared
+
+
 def join() -> object:
     return create_task(give(1)).__await__()
 
@@ -110,6 +117,10 @@ INSTANCES = {
     "Start": lambda: TaskGroup().start(give, 1),
     "Leave": lambda: TaskGroup().__aexit__(None, None, None),
     "Instant": lambda: in_a_run(instant),
+    "SendChannel": lambda: open_channel(1)[0],
+    "ReceiveChannel": lambda: open_channel(1)[1],
+    "Channel": lambda: channel(open_channel(1)),
+    "Wait": lambda: open_channel(1)[1].receive(),
 }
 
 
