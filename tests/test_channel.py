@@ -549,7 +549,7 @@ def test_with_closes_in_the_end(which):
             assert not end.closed
         assert end.closed
         end = open_channel(3)[which]
-        with pytest.raises(LookupError):
+        with pytest.raises(LookupError):  # noqa: PT012
             async with end as entered:
                 assert entered is end
                 raise LookupError
@@ -643,7 +643,7 @@ def test_the_body_of_a_loop_closes_the_end_that_it_iterates():
         send, receive = open_channel(5)
         for i in range(3):
             send.send_nowait(i)
-        with pytest.raises(ClosedResourceError):
+        with pytest.raises(ClosedResourceError):  # noqa: PT012
             async for value in receive:
                 if value == 1:
                     receive.close()
