@@ -11,6 +11,7 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/buffer.h"
 #include "csrc/meter.h"
 
+#include "csrc/channelends.h"
 #include "csrc/event.h"
 #include "csrc/limitertype.h"
 #include "csrc/lock.h"
@@ -41,6 +42,8 @@ static PyMethodDef module_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, move_on_at_doc},
     {"current_effective_deadline", module_py_current_effective_deadline, METH_NOARGS,
      current_effective_deadline_doc},
+    {"open_channel", (PyCFunction)(void (*)(void))module_py_open_channel,
+     METH_FASTCALL | METH_KEYWORDS, open_channel_doc},
     {"_park", module_py_park, METH_NOARGS, park_doc},
     {"_park_for_thread", module_py_park_for_thread, METH_NOARGS, park_for_thread_doc},
     {"_wait_done", module_py_wait_done, METH_O, wait_done_doc},
@@ -77,6 +80,11 @@ PyDoc_STRVAR(queue_empty_doc, "get_nowait(): there is no item in the queue.\n");
 PyDoc_STRVAR(queue_full_doc, "put_nowait(): there is no room in the queue.\n");
 PyDoc_STRVAR(queue_shut_down_doc,
 "The queue has been shut down, and takes no more items, or has none any more.\n");
+PyDoc_STRVAR(end_of_channel_doc,
+"All send ends of the channel are closed, and nothing is left to receive.\n");
+PyDoc_STRVAR(closed_resource_error_doc, "What is used has been closed, by its own user.\n");
+PyDoc_STRVAR(broken_resource_error_doc,
+"What is used has lost its other side: all receive ends of the channel are closed.\n");
 
 /* ---- what the state holds -------------------------------------------------------------------- */
 
@@ -121,6 +129,9 @@ static const struct {
     {&queue_spec, AT(QueueType), 1},
     {&priority_queue_spec, AT(PriorityQueueType), 1},
     {&lifo_queue_spec, AT(LifoQueueType), 1},
+    {&channel_spec, AT(ChannelType), 0},
+    {&send_channel_spec, AT(SendChannelType), 1},
+    {&receive_channel_spec, AT(ReceiveChannelType), 1},
 };
 
 static const struct {
@@ -161,6 +172,11 @@ static const struct {
     {"sleeploop.QueueEmpty", queue_empty_doc, &PyExc_Exception, AT(QueueEmpty)},
     {"sleeploop.QueueFull", queue_full_doc, &PyExc_Exception, AT(QueueFull)},
     {"sleeploop.QueueShutDown", queue_shut_down_doc, &PyExc_Exception, AT(QueueShutDown)},
+    {"sleeploop.EndOfChannel", end_of_channel_doc, &PyExc_Exception, AT(EndOfChannel)},
+    {"sleeploop.ClosedResourceError", closed_resource_error_doc, &PyExc_Exception,
+     AT(ClosedResourceError)},
+    {"sleeploop.BrokenResourceError", broken_resource_error_doc, &PyExc_Exception,
+     AT(BrokenResourceError)},
 };
 
 /* What has one of ours as its base, which stands before it. */

@@ -14,9 +14,11 @@ struct ModuleState {
     PyTypeObject *ConditionType, *BarrierType;
     PyTypeObject *SemaphoreType, *BoundedSemaphoreType, *LimiterType, *TokenType;
     PyTypeObject *QueueType, *PriorityQueueType, *LifoQueueType;
+    PyTypeObject *ChannelType, *SendChannelType, *ReceiveChannelType;
     PyTypeObject *LevelStatsType, *WaitStatsType, *QueueStatsType;
     PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
     PyObject *WouldBlock, *Interrupt, *BrokenBarrierError, *QueueEmpty, *QueueFull, *QueueShutDown;
+    PyObject *EndOfChannel, *ClosedResourceError, *BrokenResourceError;
     PyObject *str_send, *str_throw, *str_close, *str_aclose;
     /* datetime: its C API where there is one. Before 3.13 a subinterpreter with a
      * GIL of its own gets datetime in pure Python, and then this is NULL. */

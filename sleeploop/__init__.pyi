@@ -33,11 +33,14 @@ __all__ = [
     "Barrier",
     "BoundedSemaphore",
     "BrokenBarrierError",
+    "BrokenResourceError",
     "CancelScope",
     "CancelledError",
     "CapacityLimiter",
+    "ClosedResourceError",
     "Condition",
     "DeadlockError",
+    "EndOfChannel",
     "Event",
     "Every",
     "Interrupt",
@@ -53,7 +56,9 @@ __all__ = [
     "QueueFull",
     "QueueShutDown",
     "QueueStats",
+    "ReceiveChannel",
     "Semaphore",
+    "SendChannel",
     "SleepingLoop",
     "Task",
     "TaskGroup",
@@ -71,6 +76,7 @@ __all__ = [
     "gather",
     "move_on_after",
     "move_on_at",
+    "open_channel",
     "run",
     "sleep",
     "sleep_forever",
@@ -89,6 +95,7 @@ _T3 = TypeVar("_T3")
 _T4 = TypeVar("_T4")
 _T5 = TypeVar("_T5")
 _T_co = TypeVar("_T_co", covariant=True)
+_T_contra = TypeVar("_T_contra", contravariant=True)
 
 # What can be run: send, throw and close are all that the loop calls.
 class _Coroutine(Protocol[_T_co]):
@@ -250,6 +257,9 @@ class Tick:
 # ---- waiting on each other -----------------------------------------------------------------------
 
 class WouldBlock(Exception): ...
+class EndOfChannel(Exception): ...
+class ClosedResourceError(Exception): ...
+class BrokenResourceError(Exception): ...
 
 class Interrupt(Exception):
     @property
@@ -318,6 +328,72 @@ class Lock:
         tb: TracebackType | None,
         /,
     ) -> None: ...
+
+@final
+class SendChannel(Generic[_T_contra]):
+    def send(self, value: _T_contra, /) -> _Wait[None]: ...
+    def send_nowait(self, value: _T_contra, /) -> None: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def closed(self) -> bool: ...
+    def clone(self) -> Self: ...
+    def close(self) -> None: ...
+    def aclose(self) -> Awaitable[None]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+
+@final
+class ReceiveChannel(Generic[_T_co]):
+    def receive(self) -> _Wait[_T_co]: ...
+    def receive_nowait(self) -> _T_co: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> _Wait[_T_co]: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def closed(self) -> bool: ...
+    def clone(self) -> Self: ...
+    def close(self) -> None: ...
+    def aclose(self) -> Awaitable[None]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+
+def open_channel(
+    n: SupportsIndex | float, *, name: str | None = None
+) -> tuple[SendChannel[_T], ReceiveChannel[_T]]: ...
 
 class QueueEmpty(WouldBlock): ...
 class QueueFull(WouldBlock): ...

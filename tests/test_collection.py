@@ -34,6 +34,7 @@ from sleeploop import (
     current_loop,
     current_task,
     every,
+    open_channel,
     run,
     sleep,
     sleep_forever,
@@ -113,6 +114,12 @@ async def awaited(wait: Any) -> Any:
     return wait
 
 
+def channel(ends: tuple[object, object]) -> object:
+    """What the two ends share."""
+    (shared,) = (obj for obj in gc.get_referents(ends[0]) if not isinstance(obj, type))
+    return shared
+
+
 def join() -> object:
     return create_task(give(1)).__await__()
 
@@ -164,6 +171,10 @@ INSTANCES = {
     "LifoQueue": LifoQueue,
     "Wait": lambda: Queue().put(1),
     "QueueStats": lambda: Queue(stats=True).stats(),
+    "SendChannel": lambda: open_channel(1)[0],
+    "ReceiveChannel": lambda: open_channel(1)[1],
+    "Channel": lambda: channel(open_channel(1)),
+    "Wait": lambda: open_channel(1)[1].receive(),
 }
 
 
