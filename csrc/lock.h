@@ -93,7 +93,7 @@ lock_tp_repr(PyObject *op)
 static inline void
 lock_own(LockObject *lock, TaskObject *task)
 {
-    lock->owner = task->number;
+    lock->owner = task_owner_number(task);
     lock->held = 1;
     lock->since = clock_about_now(&task->loop->clock);
 }
@@ -132,7 +132,7 @@ lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
         lock_own(lock, task);
         return 1;
     }
-    if (lock->owner == task->number) {
+    if (lock->owner == task_owner_number(task)) {
         raise_lock_is_own(lock, wait->kind->function);
         return -1;
     }
@@ -151,6 +151,13 @@ lock_blocker(const WaitObject *wait)
     return ((const LockObject *)wait->object)->owner;
 }
 
+static PyObject *
+lock_held(const WaitObject *wait, int64_t *since)
+{
+    *since = ((const LockObject *)wait->object)->since;
+    return (PyObject *)wait->object;
+}
+
 static const struct wait_kind lock_acquire_kind = {
     .function = "Lock.acquire()",
     .take = lock_take,
@@ -158,6 +165,7 @@ static const struct wait_kind lock_acquire_kind = {
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
+    .held = lock_held,
 };
 
 static const struct wait_kind lock_enter_kind = {
@@ -166,6 +174,7 @@ static const struct wait_kind lock_enter_kind = {
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
+    .held = lock_held,
 };
 
 COLD static int
@@ -188,7 +197,7 @@ lock_release(ModuleState *state, LockObject *lock, const char *function)
 {
     LoopObject *loop = current_loop_borrowed(state);
     if (lock->owner == 0 || loop == NULL || loop->current == NULL
-        || lock->owner != loop->current->number || lock->loop_number != loop->number) {
+        || lock->owner != task_owner_number(loop->current) || lock->loop_number != loop->number) {
         return raise_not_owner(lock, function);
     }
     lock_pass_on(lock);
@@ -262,7 +271,7 @@ lock_py_acquire_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (task == NULL || sync_enter(state, (SyncObject *)op, task->loop, function) < 0) {
         return NULL;
     }
-    if (lock->owner == task->number) {
+    if (lock->owner == task_owner_number(task)) {
         raise_lock_is_own(lock, function);
         return NULL;
     }
