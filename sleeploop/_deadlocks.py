@@ -244,11 +244,10 @@ def _find(loop: SleepingLoop) -> list[DeadlockError]:
     for component in _components(stuck):
         circle = [node for node in _shortest_circle(component, stuck) if node > 0]
         circles.append(circle)
-    for node in stuck:
-        if node > 0 and not stuck[node]:
-            circles.append([node])
-        elif node > 0 and stuck[node][0] < 0 and not stuck[stuck[node][0]]:
-            circles.append([node])
+    for node, whom in stuck.items():
+        shared = len(whom) == 1 and whom[0] < 0
+        if node > 0 and not (stuck[whom[0]] if shared else whom):
+            circles.append([node])  # who has it is gone
     circles.sort()
     return [_error(graph, circle) for circle in circles]
 

@@ -4,14 +4,12 @@ import asyncio
 import gc
 import inspect
 import math
-import random
 import re
 import warnings
 import weakref
 
 import pytest
 
-import sleeploop
 from sleeploop import (
     CancelledError,
     CancelScope,
@@ -185,7 +183,7 @@ def test_a_lock_belongs_to_the_one_who_awaits(function):
         lock.release()
         await function(lock.acquire())
         assert now() == 2.0
-        with pytest.raises(DeadlockError, match="held by task 'Task-1' since 2.0 s"):
+        with pytest.raises(DeadlockError, match=r"held by task 'Task-1' since 2\.0 s"):
             await function(lock.acquire())
         lock.release()
 
@@ -664,7 +662,7 @@ def test_the_same_twice(function):
         task = create_task(give(1))
         coro, wait = give(2), Event().wait()
         for one in (task, coro, wait):
-            with pytest.raises(RuntimeError, match="the same .* twice"):
+            with pytest.raises(RuntimeError, match=r"the same .* twice"):
                 function(one, sleep(1), one)
         coro.close()
         await task
@@ -685,7 +683,7 @@ def test_what_was_awaited_before(function):
         wait, coro = event.wait(), give(1)
         await wait
         await coro
-        with pytest.raises(RuntimeError, match="awaited before: <Event.wait"):
+        with pytest.raises(RuntimeError, match=r"awaited before: <Event\.wait"):
             function(wait)
         with pytest.raises(RuntimeError, match="already finished"):
             function(coro)

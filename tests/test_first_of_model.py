@@ -199,6 +199,11 @@ class Rules:
 
     # What one step does.
 
+    def is_free(self, item: Any) -> bool:
+        if item in self.owners:
+            return self.owners[item] is None
+        return item in THINGS and self.is_set[int(item[-1])]
+
     def gets(self, request: Request, item: Any) -> None:
         request.got.append(item)
         if item in self.owners:
@@ -226,9 +231,7 @@ class Rules:
             return
         request = self.requests[worker] = Request(worker, how, items)
         for item in items:
-            if item in self.owners and self.owners[item] is None:
-                self.gets(request, item)
-            elif item not in self.owners and item in THINGS and self.is_set[int(item[-1])]:
+            if self.is_free(item):
                 self.gets(request, item)
             elif item in THINGS:
                 self.lines[item].append(request)
