@@ -7,6 +7,8 @@ static struct PyModuleDef sleeploop_module;
 
 #include "csrc/functions.h"
 #include "csrc/private.h"
+#include "csrc/onbehalf.h"
+#include "csrc/waitgraph.h"
 
 #include "csrc/buffer.h"
 #include "csrc/meter.h"
@@ -64,11 +66,23 @@ static PyMethodDef module_methods[] = {
     {"_in_group", module_py_in_group, METH_O, in_group_doc},
     {"_is_innermost", module_py_is_innermost, METH_O, is_innermost_doc},
     {"_take_errors", module_py_take_errors, METH_O, take_errors_doc},
+    {"_wait_graph", module_py_wait_graph, METH_O, wait_graph_doc},
+    {"_blockers", module_py_blockers, METH_O, blockers_doc},
+    {"_describe_wait", module_py_describe_wait, METH_O, describe_wait_doc},
+    {"_begins_wait", module_py_begins_wait, METH_O, begins_wait_doc},
+    {"_act_for", module_py_act_for, METH_O, act_for_doc},
+    {"_race", module_py_race, METH_O, race_doc},
+    {"_take_place", (PyCFunction)(void (*)(void))module_py_take_place, METH_FASTCALL,
+     take_place_doc},
+    {"_give_back", (PyCFunction)(void (*)(void))module_py_give_back, METH_FASTCALL, give_back_doc},
     {NULL, NULL, 0, NULL},
 };
 
 PyDoc_STRVAR(deadlock_error_doc,
-"Every task waits, and nothing could ever wake one. The message tells who waits for what.\n");
+"Every task waits, and nothing could ever wake one. The message tells who waits for what.\n"
+"\n"
+"tasks: a tuple of those that wait for each other in a circle, each for the next and the last\n"
+"for the first; empty if it is not about a circle. See find_deadlocks().\n");
 PyDoc_STRVAR(lag_error_doc,
 "The loop is further behind its schedule than its `strict` allows.\n");
 PyDoc_STRVAR(loop_closed_error_doc, "The loop has run already; a loop runs once.\n");
@@ -284,6 +298,9 @@ module_exec(PyObject *module)
     PyObject *cause = PyDescr_NewGetSet((PyTypeObject *)state->Interrupt, &interrupt_cause_def);
     int rc = cause != NULL ? PyObject_SetAttrString(state->Interrupt, "cause", cause) : -1;
     Py_XDECREF(cause);
+    PyObject *none = rc == 0 ? PyTuple_New(0) : NULL;
+    rc = none != NULL ? PyObject_SetAttrString(state->DeadlockError, "tasks", none) : -1;
+    Py_XDECREF(none);
     return rc;
 }
 

@@ -74,7 +74,6 @@ static int
 condition_park(WaitObject *wait, TaskObject *task)
 {
     LockObject *lock = condition_wait_lock(wait);
-    wait->number = task->number;  /* as lock_give_back() asks for it */
     ring_push(&wait->place->tasks, &task->link);
     wait->place->count++;
     if (!wait->firm) {
@@ -109,7 +108,8 @@ condition_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
         if (lock->owner == 0) {
             lock_own(lock, task);
         }
-        return lock->owner == task->number;
+        wait->number = (double)lock->turn;  /* for lock_give_back() */
+        return lock_is_owned(lock, task);
     default:  /* it was cancelled, and yields the same trap once more instead */
         return 0;
     }
@@ -167,7 +167,7 @@ condition_thrown(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObject 
     if (lock->owner == 0) {
         lock_own(lock, task);
     }
-    if (lock->owner == task->number) {
+    if (lock_is_owned(lock, task)) {
         condition_regained(wait);
         return 1;
     }

@@ -98,7 +98,7 @@ static inline void
 lock_own(LockObject *lock, TaskObject *task)
 {
     assert(lock->owner == 0);
-    lock->owner = task->number;
+    lock->owner = task_owner_number(task);
     lock->held++;
     lock->turn++;
     lock->since = clock_about_now(&task->loop->clock);
@@ -107,7 +107,7 @@ lock_own(LockObject *lock, TaskObject *task)
 static inline int
 lock_is_owned(const LockObject *lock, const TaskObject *task)
 {
-    return lock->owner == task->number && lock->loop_number == task->loop->number;
+    return lock->owner == task_owner_number(task) && lock->loop_number == task->loop->number;
 }
 
 /* To the first who waits, or to nobody. */
@@ -147,7 +147,7 @@ lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
         wait->number = (double)lock->turn;
         return 1;
     }
-    if (lock->owner == task->number) {
+    if (lock->owner == task_owner_number(task)) {
         raise_lock_is_own(lock, wait->kind->function);
         return -1;
     }
@@ -170,6 +170,13 @@ lock_blocker(const WaitObject *wait)
     return ((const LockObject *)wait->object)->owner;
 }
 
+static PyObject *
+lock_held(const WaitObject *wait, int64_t *since)
+{
+    *since = ((const LockObject *)wait->object)->since;
+    return (PyObject *)wait->object;
+}
+
 static const struct wait_kind lock_acquire_kind = {
     .function = "Lock.acquire()",
     .take = lock_take,
@@ -177,6 +184,7 @@ static const struct wait_kind lock_acquire_kind = {
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
+    .held = lock_held,
 };
 
 static const struct wait_kind lock_enter_kind = {
@@ -185,6 +193,7 @@ static const struct wait_kind lock_enter_kind = {
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
+    .held = lock_held,
 };
 
 /* Has a free lock at once. 0, or -1 with a WouldBlock or another exception. */
@@ -195,7 +204,7 @@ lock_acquire_nowait(ModuleState *state, LockObject *lock, const char *function)
     if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, function) < 0) {
         return -1;
     }
-    if (lock->owner == task->number) {
+    if (lock->owner == task_owner_number(task)) {
         raise_lock_is_own(lock, function);
         return -1;
     }

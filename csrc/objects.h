@@ -66,6 +66,7 @@ struct TaskObject {
     uint16_t flags;          /* enum task_flags */
     uint32_t number;
     uint32_t parent;         /* number of the task that made it, or 0 */
+    uint32_t acts_for;       /* number of the task that has what this one waits for; 0: itself */
     LoopObject *loop;        /* owned; NULL once the collector cleared either */
     PyObject *name;          /* owned; NULL: "Task-<number>" */
     PyObject *weakrefs;
@@ -76,6 +77,13 @@ struct TaskObject {
                                 failed and not retrieved: in loop->unseen, borrowed */
     struct link sibling;     /* live: among the tasks of the scope that it was made in */
 };
+
+/* Number of the task whose a lock or the like is to be that this one is given. */
+static inline uint32_t
+task_owner_number(const TaskObject *task)
+{
+    return task->acts_for != 0 ? task->acts_for : task->number;
+}
 
 static inline int
 task_done(const TaskObject *task)
@@ -168,6 +176,7 @@ struct GroupObject {
     size_t count;         /* tasks that have not finished */
     size_t starting;      /* calls of start() that are under way */
     uint8_t state;        /* enum group_state */
+    uint8_t is_race;      /* its block ends with the first of its tasks: the others are cancelled */
 };
 
 /* ---- Awaitables ------------------------------------------------------------------------------ */
@@ -334,6 +343,15 @@ struct wait_kind {
 
     /* Number of the one task that is waited for; 0: nobody knows. NULL: likewise. */
     uint32_t (*blocker)(const WaitObject *wait);
+
+    /* Of a parked wait that has such a blocker: what that task has, borrowed, and since when, for
+     * reports. NULL: describe() tells it all. */
+    PyObject *(*held)(const WaitObject *wait, int64_t *since);
+
+    /* Numbers of the tasks any of which may give back what is waited for, a new list of int; the
+     * same for all that wait at the object with this kind. None, or an empty list: anybody may.
+     * NULL with an exception. If there is no such function: likewise, or see `blocker`. */
+    PyObject *(*blockers)(PyObject *object);
 
     /* Parks in an order of its own: 0, or -1 with an exception. NULL: at the end of `place`. */
     int (*park)(WaitObject *wait, TaskObject *task);

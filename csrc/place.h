@@ -487,6 +487,23 @@ wait_tp_repr(PyObject *op)
     return text;
 }
 
+/* As a coroutine has it: "Lock.acquire", for reports on the task that runs it. */
+static PyObject *
+wait_get_qualname(PyObject *op, void *Py_UNUSED(closure))
+{
+    const char *name = ((WaitObject *)op)->kind->function;
+    size_t n = strlen(name);
+    if (n > 2 && strcmp(name + n - 2, "()") == 0) {
+        n -= 2;
+    }
+    return PyUnicode_FromStringAndSize(name, (Py_ssize_t)n);
+}
+
+static PyGetSetDef wait_getset[] = {
+    {"__qualname__", wait_get_qualname, NULL, PyDoc_STR("What it was made by."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot wait_slots[] = {
     {Py_tp_doc, (void *)"What waits at a Lock, a Queue and the like."},
     {Py_tp_dealloc, wait_tp_dealloc},
@@ -498,6 +515,7 @@ static PyType_Slot wait_slots[] = {
     {Py_am_await, PyObject_SelfIter},
     {Py_am_send, wait_advance},
     {Py_tp_methods, wait_methods},
+    {Py_tp_getset, wait_getset},
     {0, NULL},
 };
 

@@ -339,6 +339,9 @@ static PyObject *
 group_describe_wait(GroupObject *group)
 {
     size_t n = group->count + group->starting;
+    if (group->is_race) {
+        return PyUnicode_FromFormat("waiting for the first of %zu task%s", n, n == 1 ? "" : "s");
+    }
     return PyUnicode_FromFormat("waiting for the %zu task%s of its TaskGroup", n,
                                 n == 1 ? "" : "s");
 }

@@ -10,20 +10,13 @@
 static void
 raise_deadlock(LoopObject *loop)
 {
-    PyObject *module = PyImport_ImportModule("sleeploop._tree");
-    PyObject *report =
-        module != NULL ? PyObject_CallMethod(module, "report", "O", (PyObject *)loop) : NULL;
+    PyObject *module = PyImport_ImportModule("sleeploop._deadlocks");
+    PyObject *error =
+        module != NULL ? PyObject_CallMethod(module, "ending", "O", (PyObject *)loop) : NULL;
     Py_XDECREF(module);
-    PyObject *message =
-        report != NULL
-            ? PyUnicode_FromFormat(
-                  "every task waits for something that cannot happen any more:\n%S", report)
-            : NULL;
-    if (message != NULL) {  /* else: MemoryError, which PyErr_Format would replace in 3.11 */
-        PyErr_SetObject(loop->state->DeadlockError, message);
+    if (error != NULL) {
+        PyErr_SetRaisedException(error);
     }
-    Py_XDECREF(message);
-    Py_XDECREF(report);
 }
 
 /* A deadlock ends the run. */

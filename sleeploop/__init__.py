@@ -63,6 +63,8 @@ from _sleeploop import (
 )
 
 from sleeploop._combine import as_completed, gather, wait_for
+from sleeploop._deadlocks import find_deadlocks
+from sleeploop._first_of import all_of, first_of
 from sleeploop._threads import to_thread
 from sleeploop._tree import format_tasks
 
@@ -102,6 +104,7 @@ __all__ = [
     "Tick",
     "WaitStats",
     "WouldBlock",
+    "all_of",
     "as_completed",
     "checkpoint",
     "create_task",
@@ -109,6 +112,8 @@ __all__ = [
     "current_loop",
     "current_task",
     "every",
+    "find_deadlocks",
+    "first_of",
     "format_tasks",
     "gather",
     "move_on_after",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import GeneratorType
 from typing import Any
@@ -180,10 +180,10 @@ async def _gather(given: list[_Given], return_exceptions: bool) -> list[Any]:
         del errors
 
 
-def _check_is_not_own(given: list[_Given]) -> None:
+def _check_is_not_own(given: Sequence[_Given], function: str = "gather()") -> None:
     me = current_task()
     if any(one.aw is me for one in given):
-        raise RuntimeError(f"gather() cannot wait for the task that awaits it: {me!r:.200}")
+        raise RuntimeError(f"{function} cannot wait for the task that awaits it: {me!r:.200}")
 
 
 def _coroutine(given: _Given, _: dict[int, BaseException]) -> Any:

@@ -417,6 +417,7 @@ def test_a_deadlock_carries_the_tree():
     place = f"since 0.0 s, at here:{line_of(child, 'tasks[name]')} in child"
     assert shown(str(info.value)) == [
         "every task waits for something that cannot happen any more:",
+        "  in a circle: task 'a' waits for task 'b', which waits for task 'a'",
         (
             "  Task 'Task-1' main: waiting for the 2 tasks of its TaskGroup, since 0.0 s, "
             f"at here:{line_of(main, 'async with')} in main"

@@ -1,0 +1,159 @@
+/* onbehalf.h: waiting at several places at once, for `sleeploop/_first_of.py`.
+ *
+ * A task stands at one place. So there is another task for each of the others, which acts for the
+ * one that awaits them all: what it is given is that one's. All of them take their places in one
+ * step, so that nobody gets in between.
+ */
+#ifndef SLEEPLOOP_ONBEHALF_H
+#define SLEEPLOOP_ONBEHALF_H
+
+#include "group.h"
+#include "sync.h"
+
+PyDoc_STRVAR(begins_wait_doc,
+"_begins_wait($module, aw, /)\n--\n\n"
+"Whether aw is a Wait of ours: None if it is not, True if it has not been awaited, or False.\n");
+
+static PyObject *
+module_py_begins_wait(PyObject *module, PyObject *op)
+{
+    if (Py_TYPE(op) != ((ModuleState *)PyModule_GetState(module))->WaitType) {
+        Py_RETURN_NONE;
+    }
+    return PyBool_FromLong(((WaitObject *)op)->state == TRAP_NEW);
+}
+
+PyDoc_STRVAR(act_for_doc,
+"_act_for($module, task, /)\n--\n\n"
+"Have a task, until it ends, get locks and the like for the current one.\n");
+
+static PyObject *
+module_py_act_for(PyObject *module, PyObject *op)
+{
+    ModuleState *state = PyModule_GetState(module);
+    TaskObject *me = need_current_task_borrowed(state, "_act_for()");
+    if (me == NULL || need_type("_act_for()", state->TaskType, op) < 0) {
+        return NULL;
+    }
+    ((TaskObject *)op)->acts_for = task_owner_number(me);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(race_doc,
+"_race($module, group, /)\n--\n\n"
+"Say of a TaskGroup that the first of its tasks to end has the others cancelled.\n");
+
+static PyObject *
+module_py_race(PyObject *module, PyObject *op)
+{
+    if (need_type("_race()", ((ModuleState *)PyModule_GetState(module))->GroupType, op) < 0) {
+        return NULL;
+    }
+    ((GroupObject *)op)->is_race = 1;
+    Py_RETURN_NONE;
+}
+
+/* The task, which this step has made and which will await the wait first, waits from now on: 1: it
+ * has got at once what it waits for, 0: it has not, -1 with an exception. */
+static int
+take_place(ModuleState *state, TaskObject *task, WaitObject *wait)
+{
+    LoopObject *loop = task->loop;
+    if (sync_enter(state, wait->object, loop, wait->kind->function) < 0) {
+        return -1;
+    }
+    if (task->flags & TASK_CANCELLING) {
+        return 0;  /* it will never run, and has done nothing */
+    }
+    wait->task = task;
+    wait->started = clock_about_now(&loop->clock);
+    wait->state = TRAP_WAITING;
+    int taken = wait->kind->take(wait, loop, task);
+    if (taken < 0) {
+        wait->state = TRAP_DONE;
+        return -1;
+    }
+    if (taken > 0) {
+        wait->outcome = WAIT_GRANTED;
+        task->flags |= TASK_STARTED;  /* it runs now, even if it is cancelled */
+        return 1;
+    }
+    if (task->flags & TASK_CANCELLING) {  /* by Python code in take() */
+        return 0;
+    }
+    /* Behind all that run in this pass, so it is not missed there. */
+    link_remove(&task->link);
+    loop->ready_len--;
+    task->state = wait->firm ? TASK_REGAIN : TASK_WAIT;
+    task->payload = Py_NewRef(wait);
+    if (wait_park(wait, task) < 0) {
+        task->payload = NULL;
+        wait->state = TRAP_DONE;
+        loop_make_ready(loop, task);
+        Py_DECREF(wait);
+        return -1;
+    }
+    task->flags |= TASK_STARTED;
+    trace_park(loop, task, 0);
+    return 0;
+}
+
+PyDoc_STRVAR(take_place_doc,
+"_take_place($module, group, coro, wait, /)\n--\n\n"
+"Run a coroutine as a task of a group. What it will await first is a Wait, which begins right\n"
+"now, and for the current task. Returns the task, and whether that has been granted already.\n");
+
+static PyObject *
+module_py_take_place(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    ModuleState *state = PyModule_GetState(module);
+    TaskObject *me = need_current_task_borrowed(state, "_take_place()");
+    if (me == NULL) {
+        return NULL;
+    }
+    if (n_args != 3 || Py_TYPE(args[0]) != state->GroupType || Py_TYPE(args[2]) != state->WaitType
+        || ((WaitObject *)args[2])->state != TRAP_NEW) {
+        PyErr_SetString(PyExc_TypeError, "_take_place() takes a group, a coroutine and a new Wait");
+        return NULL;
+    }
+    WaitObject *wait = (WaitObject *)args[2];
+    TaskObject *task = (TaskObject *)group_py_create_task(args[0], args + 1, 1, NULL);
+    if (task == NULL) {
+        return NULL;
+    }
+    task->acts_for = task_owner_number(me);
+    int taken = wait->state == TRAP_NEW ? take_place(state, task, wait) : 0;
+    PyObject *pair = taken >= 0 ? Py_BuildValue("(OO)", (PyObject *)task,
+                                                taken ? Py_True : Py_False)
+                                : NULL;
+    Py_DECREF(task);
+    return pair;
+}
+
+PyDoc_STRVAR(give_back_doc,
+"_give_back($module, wait, value, /)\n--\n\n"
+"Undo what a Wait that has been awaited came to. Returns whether there was anything to undo.\n");
+
+static PyObject *
+module_py_give_back(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    ModuleState *state = PyModule_GetState(module);
+    if (n_args != 2 || Py_TYPE(args[0]) != state->WaitType) {
+        PyErr_SetString(PyExc_TypeError, "_give_back() takes a Wait and a value");
+        return NULL;
+    }
+    WaitObject *wait = (WaitObject *)args[0];
+    if (wait->state != TRAP_DONE || wait->outcome != WAIT_GRANTED || !wait->taken
+        || wait->kind->give_back == NULL
+        || sync_touch(state, wait->object, wait->kind->function) < 0) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_False);
+    }
+    if (wait->value == NULL && args[1] != Py_None && args[1] != Py_True) {
+        wait->value = Py_NewRef(args[1]);
+    }
+    wait->taken = 0;
+    wait_not_taken(wait);
+    Py_RETURN_TRUE;
+}
+
+#endif /* SLEEPLOOP_ONBEHALF_H */
