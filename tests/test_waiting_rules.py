@@ -206,8 +206,27 @@ def test_the_wait_of_another_task_yielded():
     assert virtual(main()) == [1.0]
 
 
-@every_wait
-def test_a_wait_begun_by_hand_and_left_alone(make):
+def test_a_wait_begun_by_one_task_and_yielded_by_another():
+    """Where it would be parked, the first one would be woken."""
+
+    async def begin(wait):
+        assert wait.send(None) is wait
+
+    async def main():
+        lock, event = await taken([]), Event()
+        for wait in (lock.acquire(), event.wait()):
+            task = create_task(begin(wait))
+            await task
+            with pytest.raises(TypeError, match="instead of yielding it"):
+                await yielding(wait)
+        event.set()
+        await sleep(1)
+        await used(lock)
+
+    virtual(main())
+
+
+def test_a_wait_begun_by_hand_and_left_alone():
     """It has never been parked, so nothing can come of it."""
 
     async def main():
