@@ -114,7 +114,7 @@ async def dinner() -> list[float]:
 
 @scenario
 def first_of_and_all_of() -> None:
-    assert sleeploop.run(dinner(), speed=math.inf) == [2, 2]
+    assert sleeploop.run(dinner(), speed=math.inf) == [4, 4]
 
 
 async def crossed(first: Lock, second: Lock) -> None:
