@@ -48,27 +48,31 @@ end_tp_dealloc(PyObject *op)
     Py_TRASHCAN_END
 }
 
-/* Whether the end can be closed by whoever calls, and then it is. None, or NULL with a
- * RuntimeError. */
-static PyObject *
-end_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+/* 0, or -1 with a RuntimeError: it is not for this thread to close it. */
+static int
+end_close_from_here(EndObject *end)
 {
-    EndObject *end = (EndObject *)op;
     if (!end->closed) {
         const char *function = end->sends ? "SendChannel.close()" : "ReceiveChannel.close()";
         if (channel_touch(end, function) < 0) {
-            return NULL;
+            return -1;
         }
         end_close(end);
     }
-    Py_RETURN_NONE;
+    return 0;
+}
+
+static PyObject *
+end_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return end_close_from_here((EndObject *)op) == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *
 end_py_aclose(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *done = end_py_close(op, NULL);
-    return done != NULL ? instant_done(state_of_type(Py_TYPE(op))) : NULL;
+    return end_close_from_here((EndObject *)op) == 0 ? instant_done(state_of_type(Py_TYPE(op)))
+                                                     : NULL;
 }
 
 static PyObject *

@@ -868,6 +868,7 @@ def test_what_is_dropped_may_wait_for_the_end_of_the_channel():
     assert type(virtual(main())) is EndOfChannel
 
 
+@pytest.mark.realtime
 def test_an_end_dropped_in_another_thread_wakes_a_loop_that_waits_for_time():
     async def main():
         send, receive = open_channel(0)
