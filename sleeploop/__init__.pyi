@@ -239,7 +239,6 @@ class Tick:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
-@final
 # ---- waiting on each other -----------------------------------------------------------------------
 
 class WouldBlock(Exception): ...
@@ -254,6 +253,7 @@ class _Wait(Protocol[_T_co]):
     def throw(self, exception: Any, /, *args: Any) -> Any: ...
     def close(self) -> None: ...
 
+@final
 class LevelStats(structseq[float], tuple[float, float, float]):
     __match_args__: Final = ("now", "max", "mean")
     @property
@@ -263,6 +263,7 @@ class LevelStats(structseq[float], tuple[float, float, float]):
     @property
     def mean(self) -> float: ...
 
+@final
 class WaitStats(structseq[Any], tuple[int, int, float, float]):
     __match_args__: Final = ("count", "waited", "mean", "max")
     @property
@@ -308,6 +309,7 @@ class QueueEmpty(WouldBlock): ...
 class QueueFull(WouldBlock): ...
 class QueueShutDown(Exception): ...
 
+@final
 class QueueStats(structseq[Any], tuple[LevelStats, WaitStats, WaitStats]):
     __match_args__: Final = ("length", "puts", "gets")
     @property
@@ -348,6 +350,7 @@ class LifoQueue(Queue[_T]): ...
 
 # ---- the loop ------------------------------------------------------------------------------------
 
+@final
 class LoopStats(structseq[Any], tuple[int, int, float, float, float, float, float]):
     __match_args__: Final = (
         "steps",
