@@ -174,7 +174,7 @@ INSTANCES = {
     "SendChannel": lambda: open_channel(1)[0],
     "ReceiveChannel": lambda: open_channel(1)[1],
     "Channel": lambda: channel(open_channel(1)),
-    "Wait": lambda: open_channel(1)[1].receive(),
+    "Wait for a Channel": lambda: open_channel(1)[1].receive(),
 }
 
 

@@ -51,9 +51,14 @@ from typing import IO, NoReturn
 
 from . import (
     clear_caches,
-    oom_driving,  # noqa: F401 - adds its scenarios
+    oom_channels,  # noqa: F401 - adds its scenarios
+    oom_conditions,  # noqa: F401
+    oom_driving,  # noqa: F401
     oom_orders,  # noqa: F401
+    oom_queues,  # noqa: F401
     oom_scopes,  # noqa: F401
+    oom_semaphores,  # noqa: F401
+    oom_several,  # noqa: F401
     oom_trace,  # noqa: F401
     oom_waiting,  # noqa: F401
 )
