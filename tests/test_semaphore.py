@@ -1,7 +1,5 @@
 """Semaphore and BoundedSemaphore: who gets a unit, when, and what is wrong use."""
 
-# ruff: noqa: PT012 -- an `async with` block raises at its end, whatever is in it
-
 import contextlib
 import gc
 import math
