@@ -90,7 +90,9 @@ def test_the_reference_names_everything():
     assert missing == []
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("promises*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs").glob("promises*.md")), ids=lambda page: page.name
+)
 def test_every_promise_has_a_test_that_exists(page):
     page = page.read_text()
     rows = [line for line in page.splitlines() if line.startswith("| ")]
