@@ -299,6 +299,7 @@ class Lock:
         /,
     ) -> None: ...
 
+@disjoint_base
 class Semaphore:
     def __new__(cls, value: SupportsIndex = 1, *, name: str | None = None) -> Self: ...
     @property
