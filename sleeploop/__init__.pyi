@@ -234,7 +234,6 @@ class Tick:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
-@final
 # ---- waiting on each other -----------------------------------------------------------------------
 
 class WouldBlock(Exception): ...
@@ -249,6 +248,7 @@ class _Wait(Protocol[_T_co]):
     def throw(self, exception: Any, /, *args: Any) -> Any: ...
     def close(self) -> None: ...
 
+@final
 class LevelStats(structseq[float], tuple[float, float, float]):
     __match_args__: Final = ("now", "max", "mean")
     @property
@@ -258,6 +258,7 @@ class LevelStats(structseq[float], tuple[float, float, float]):
     @property
     def mean(self) -> float: ...
 
+@final
 class WaitStats(structseq[Any], tuple[int, int, float, float]):
     __match_args__: Final = ("count", "waited", "mean", "max")
     @property
@@ -354,6 +355,7 @@ class CapacityLimiter:
 
 # ---- the loop ------------------------------------------------------------------------------------
 
+@final
 class LoopStats(structseq[Any], tuple[int, int, float, float, float, float, float]):
     __match_args__: Final = (
         "steps",
