@@ -235,7 +235,7 @@ raise_about_borrower(LimiterObject *limiter, const char *function, PyObject *bor
 }
 
 /* The token may come into the roster, right now: 0, or -1 with an exception. Beware: runs
- * Python before it returns. */
+ * Python before it returns, where the same token may come into it. */
 static int
 limiter_check_loose(LimiterObject *limiter, TokenObject *token, const char *function)
 {
@@ -243,12 +243,12 @@ limiter_check_loose(LimiterObject *limiter, TokenObject *token, const char *func
     if (roster_find(&limiter->roster, token->borrower, token->hash, &other) < 0) {
         return -1;
     }
-    if (other == NULL && token->state == TOKEN_LOOSE) {
+    if (other == NULL) {
+        assert(token->state == TOKEN_LOOSE);  /* else it would have been found */
         return 0;
     }
     raise_about_borrower(limiter, function, token->borrower,
-                         other == NULL || other->state == TOKEN_HELD ? "has a token"
-                                                                     : "waits for a token",
+                         other->state == TOKEN_HELD ? "has a token" : "waits for a token",
                          " already, and cannot have a second one");
     return -1;
 }
@@ -322,12 +322,12 @@ limiter_result(WaitObject *Py_UNUSED(wait))
     Py_RETURN_NONE;
 }
 
-/* The only token there is in use is a task's. */
+/* A task has the only token there is. */
 static uint32_t
 limiter_blocker(const WaitObject *wait)
 {
     const LimiterObject *limiter = (const LimiterObject *)wait->object;
-    if (limiter->held != 1) {
+    if (limiter->held != 1 || limiter->total == 0) {
         return 0;
     }
     PyObject *borrower = TOKEN_OF_LINK(limiter->roster.holders.next)->borrower;

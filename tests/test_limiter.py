@@ -497,6 +497,31 @@ def test_borrowers_are_let_go():
         gc.enable()
 
 
+def test_the_collector_runs_while_the_borrowers_are_listed():
+    async def main():
+        for n in range(50):
+            limiter.acquire_on_behalf_of_nowait(n)
+        garbage = OnDel(lambda: limiter.release_on_behalf_of(0))
+        garbage.itself = garbage
+        del garbage
+        gc.enable()
+        borrowers = limiter.borrowers  # before 3.12 the collector begins where memory is asked for
+        gc.disable()
+        gc.collect()
+        assert borrowers in (tuple(range(50)), tuple(range(1, 50)))
+        assert limiter.borrowers == tuple(range(1, 50))
+
+    limiter = CapacityLimiter(50)
+    threshold = gc.get_threshold()
+    gc.disable()
+    gc.set_threshold(1)
+    try:
+        virtual(main())
+    finally:
+        gc.set_threshold(*threshold)
+        gc.enable()
+
+
 def test_a_cycle_of_a_limiter_and_a_borrower():
     async def main():
         limiter = CapacityLimiter(1)
@@ -856,7 +881,7 @@ def test_another_loop():
             limiter.__aenter__,
             lambda: limiter.acquire_on_behalf_of_nowait(1),
         ):
-            with pytest.raises(RuntimeError, match="CapacityLimiter.* belongs to another loop"):
+            with pytest.raises(RuntimeError, match=r"CapacityLimiter.* belongs to another loop"):
                 attempt()
         with pytest.raises(RuntimeError, match="has no token"):
             limiter.release()

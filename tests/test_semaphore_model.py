@@ -1,4 +1,4 @@
-"""Random programs on a Semaphore, beside the rules in plain Python: the same events, in one order."""
+"""Random programs on a Semaphore, beside the rules in plain Python: the same events in order."""
 
 from __future__ import annotations
 
