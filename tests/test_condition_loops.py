@@ -243,6 +243,35 @@ def test_a_loop_that_is_closed(state):
     assert repr(condition) == "<Condition of Lock unlocked>"
 
 
+@pytest.mark.parametrize("notified", [False, True])
+def test_a_coroutine_that_waits_is_closed_while_its_loop_is_suspended(notified):
+    """It does not have the lock, and nobody loses it."""
+
+    async def have():
+        async with condition:
+            if notified:
+                condition.notify()
+            await sleep(10)
+            assert holds(condition)
+            condition.notify_all()
+
+    condition, log = Condition(), []
+    coro = wait(condition, log, "closed")
+    loop = SleepingLoop(speed=math.inf)
+    task = loop.create_task(coro)
+    loop.create_task(wait(condition, log, "other"))
+    loop.run_until(0.5)
+    loop.create_task(have())
+    loop.run_until(1)
+    coro.close()
+    assert condition.locked()
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        loop.run_until_complete()
+    assert task.done()
+    assert log == ["other"]
+    assert not condition.locked()
+
+
 # ---- who owns what -------------------------------------------------------------------------------
 
 
