@@ -9,10 +9,10 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/private.h"
 
 #include "csrc/buffer.h"
-#include "csrc/meter.h"
 
 #include "csrc/event.h"
 #include "csrc/lock.h"
+#include "csrc/resource.h"
 
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
@@ -67,6 +67,9 @@ PyDoc_STRVAR(loop_closed_error_doc, "The loop has run already; a loop runs once.
 
 PyDoc_STRVAR(would_block_doc, "What was asked for cannot be had without waiting.\n");
 
+PyDoc_STRVAR(request_cancelled_doc,
+"Raised by the await of a Request that has been withdrawn by its cancel().\n");
+
 /* ---- what the state holds -------------------------------------------------------------------- */
 
 /* A line each: what module_exec() makes, and what is visited and cleared with the module. */
@@ -101,6 +104,8 @@ static const struct {
     {&doorway_spec, AT(DoorwayType), 0},
     {&event_spec, AT(EventType), 1},
     {&lock_spec, AT(LockType), 1},
+    {&resource_spec, AT(ResourceType), 1},
+    {&request_spec, AT(RequestType), 1},
 };
 
 static const struct {
@@ -110,6 +115,8 @@ static const struct {
     {&stats_desc, AT(StatsType)},
     {&level_stats_desc, AT(LevelStatsType)},
     {&wait_stats_desc, AT(WaitStatsType)},
+    {&resource_stats_desc, AT(ResourceStatsType)},
+    {&preempted_desc, AT(PreemptedType)},
 };
 
 static const struct {
@@ -130,6 +137,7 @@ static const struct {
     {"sleeploop.LagError", lag_error_doc, &PyExc_RuntimeError, AT(LagError)},
     {"sleeploop.LoopClosedError", loop_closed_error_doc, &PyExc_RuntimeError, AT(LoopClosedError)},
     {"sleeploop.WouldBlock", would_block_doc, &PyExc_Exception, AT(WouldBlock)},
+    {"sleeploop.RequestCancelled", request_cancelled_doc, &PyExc_Exception, AT(RequestCancelled)},
     {"sleeploop.Interrupt", interrupt_doc, &PyExc_Exception, AT(Interrupt)},
 };
 

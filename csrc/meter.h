@@ -52,7 +52,7 @@ wait_meter_add(struct wait_meter *meter, int64_t waited, int had_to_wait)
 }
 
 /* The time of the current loop; if none runs here, `otherwise`. */
-static __attribute__((unused)) int64_t
+static int64_t
 meter_now(ModuleState *state, int64_t otherwise)
 {
     LoopObject *loop = current_loop_borrowed(state);
@@ -111,7 +111,7 @@ struct_sequence_steal(PyTypeObject *type, PyObject **values, Py_ssize_t n)
     return result;
 }
 
-static __attribute__((unused)) PyObject *
+static PyObject *
 level_stats_new(ModuleState *state, struct level_meter *meter, int64_t now)
 {
     level_meter_set(meter, now, meter->now);
@@ -124,7 +124,7 @@ level_stats_new(ModuleState *state, struct level_meter *meter, int64_t now)
     return struct_sequence_steal(state->LevelStatsType, values, 3);
 }
 
-static __attribute__((unused)) PyObject *
+static PyObject *
 wait_stats_new(ModuleState *state, const struct wait_meter *meter)
 {
     double mean = meter->count > 0 ? (double)meter->total / 1e9 / (double)meter->count : 0;

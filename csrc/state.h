@@ -11,9 +11,10 @@ struct ModuleState {
     PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
     PyTypeObject *EveryType, *NextTickType, *TickType;
     PyTypeObject *WaitType, *DoorType, *DoorwayType, *EventType, *LockType;
-    PyTypeObject *LevelStatsType, *WaitStatsType;
+    PyTypeObject *ResourceType, *RequestType, *PreemptedType;
+    PyTypeObject *LevelStatsType, *WaitStatsType, *ResourceStatsType;
     PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
-    PyObject *WouldBlock, *Interrupt;
+    PyObject *WouldBlock, *Interrupt, *RequestCancelled;
     PyObject *str_send, *str_throw, *str_close, *str_aclose;
     /* datetime: its C API where there is one. Before 3.13 a subinterpreter with a
      * GIL of its own gets datetime in pure Python, and then this is NULL. */
@@ -33,6 +34,13 @@ static inline ModuleState *
 state_of_type(PyTypeObject *type)
 {
     return (ModuleState *)PyType_GetModuleState(type);
+}
+
+/* Whether it is a Wait, or an awaitable that begins with one. */
+static inline int
+is_wait(const ModuleState *state, PyObject *op)
+{
+    return Py_IS_TYPE(op, state->WaitType) || Py_IS_TYPE(op, state->RequestType);
 }
 
 static inline int

@@ -152,7 +152,7 @@ trap_is_of_wall(ModuleState *state, PyObject *trap)
     if (type == state->SleepType) {
         return ((SleepObject *)trap)->kind == SLEEP_UNTIL_WALL;
     }
-    return type != state->NextTickType && type != state->JoinType && type != state->WaitType
+    return type != state->NextTickType && type != state->JoinType && !is_wait(state, trap)
            && type != state->LeaveType
            && type != state->StartType;
 }
