@@ -86,8 +86,7 @@ static const struct wait_kind request_kind = {
     .unpark = request_unpark,
 };
 
-/* As of a Wait; but what it comes to is the request itself, which the StopIteration that serves
- * again and again may keep: while it has a slot it lives anyway, and then it is taken out. */
+/* As of a Wait; but what it comes to is always a request. */
 static PyObject *
 request_tp_iternext(PyObject *op)
 {
@@ -100,7 +99,7 @@ request_tp_iternext(PyObject *op)
     if (request->slot == NO_SLOT) {
         return stop_iteration_steal(result);
     }
-    (void)stop_iteration_reused_steal(state_of_type(Py_TYPE(op)), result);
+    (void)stop_iteration_lent_steal(state_of_type(Py_TYPE(op)), result);
     if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {  /* no memory: what was got is not lost */
         PyObject *exc = PyErr_GetRaisedException();
         request_give_back(request);

@@ -260,17 +260,12 @@ request_strip(RequestObject *request, enum request_fate fate)
 static inline void
 request_dismiss(RequestObject *request)
 {
-    ModuleState *state = state_of_type(Py_TYPE(request));
     TaskObject *user = request->user;
     int is_owned = request->is_owned;
-    PyStopIterationObject *stop = (PyStopIterationObject *)state->stop_iteration;
     request->user = NULL;
     request->is_owned = 0;
     if (is_owned) {
         Py_DECREF(request);
-        if (stop != NULL && stop->value == (PyObject *)request) {  /* see request_tp_iternext() */
-            Py_CLEAR(stop->value);
-        }
     }
     Py_XDECREF(user);
 }
