@@ -17,6 +17,7 @@ from sleeploop import (
     CancelledError,
     CancelScope,
     SleepingLoop,
+    Resource,
     Task,
     TaskGroup,
     checkpoint,
@@ -89,6 +90,17 @@ def join() -> object:
     return create_task(give(1)).__await__()
 
 
+def resource_in_use() -> object:
+    resource = Resource(3)
+    return virtual(give_after_request(resource))
+
+
+async def give_after_request(resource: Resource) -> Resource:
+    for _ in range(2):
+        await resource.request()
+    return resource
+
+
 INSTANCES = {
     "SleepingLoop": SleepingLoop,
     "SleepingLoop with tasks": lambda: SleepingLoop(sleep(1), sleep(2)),
@@ -110,6 +122,10 @@ INSTANCES = {
     "Start": lambda: TaskGroup().start(give, 1),
     "Leave": lambda: TaskGroup().__aexit__(None, None, None),
     "Instant": lambda: in_a_run(instant),
+    "Resource": lambda: Resource(2, stats=True),
+    "Resource in use": resource_in_use,
+    "Request": lambda: Resource().request(),
+    "ResourceStats": lambda: Resource(stats=True).stats(),
 }
 
 
