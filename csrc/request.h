@@ -171,11 +171,14 @@ static void
 request_tp_dealloc(PyObject *op)
 {
     RequestObject *self = (RequestObject *)op;
+    assert(!self->is_owned && !self->wait.parked);
     if (self->slot != NO_SLOT && PyObject_CallFinalizerFromDealloc(op) < 0) {
         return;
     }
     PyObject_GC_UnTrack(op);
-    assert(self->slot == NO_SLOT && !self->wait.parked);
+    if (self->slot != NO_SLOT) {  /* given by the finalizer of other garbage, after its own */
+        request_give_back(self);
+    }
     PyTypeObject *type = Py_TYPE(op);
     Py_XDECREF(self->user);
     Py_XDECREF(self->wait.value);
@@ -203,14 +206,11 @@ request_word(const RequestObject *request)
     if (request->fate != REQUEST_OPEN) {
         return words[request->fate];
     }
-    switch (request->wait.state) {
-    case TRAP_NEW:
+    if (request->wait.state == TRAP_NEW) {
         return "not awaited yet";
-    case TRAP_DONE:
-        return words[REQUEST_LEFT];
-    default:
-        return "waiting";
     }
+    return request->wait.state == TRAP_DONE && !request->wait.parked ? words[REQUEST_LEFT]
+                                                                      : "waiting";
 }
 
 /* Its slot is given back, because somebody says so. If its task has not learned of it yet, it never
@@ -273,11 +273,11 @@ request_py_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (request->slot != NO_SLOT) {
         request_release(request);
     }
-    else if (request->fate != REQUEST_OPEN || wait->state == TRAP_DONE) {
-        Py_RETURN_FALSE;
-    }
     else if (wait->parked) {
         wait_refuse(wait);
+    }
+    else if (request->fate != REQUEST_OPEN || wait->state == TRAP_DONE) {
+        Py_RETURN_FALSE;
     }
     else {
         request->fate = REQUEST_CANCELLED;

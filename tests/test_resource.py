@@ -133,7 +133,14 @@ def test_a_priority_is_told_as_it_was_given():
         pass
 
     request = Resource().request
-    for given, told in [(3, 3), (3.0, 3.0), (True, 1), (Level(2), 2), (10**22, 10**22), (-0.0, 0.0)]:
+    for given, told in [
+        (3, 3),
+        (3.0, 3.0),
+        (True, 1),
+        (Level(2), 2),
+        (10**22, 10**22),
+        (-0.0, 0.0),
+    ]:
         priority = request(given).priority
         assert (priority, type(priority)) == (told, float if type(given) is float else int)
 
@@ -784,6 +791,54 @@ def test_a_dropped_loop_and_its_resource():
     gc.collect()
     gc.collect()
     assert [ref() for ref in refs] == [None, None]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("survives", [False, True], ids=["", "the resource survives"])
+@pytest.mark.parametrize("waiting", [1, 2, 5, 30])
+def test_a_loop_is_dropped_when_a_slot_was_given_and_its_task_has_not_run(waiting, survives):
+    resource = Resource(2, stats=True)
+    loop = SleepingLoop(speed=math.inf)
+    for n in range(2 + waiting):
+        loop.create_task(use(resource, n, [], 100, n % 3))
+    loop.run_until(1)
+    for user in resource.users:
+        user.release()
+        del user
+    assert (resource.in_use, len(resource.queue)) == (min(waiting, 2), max(waiting - 2, 0))
+    refs = [weakref.ref(loop), weakref.ref(resource)]
+    kept = resource if survives else None
+    del loop, resource
+    for _ in range(3):
+        gc.collect()
+    if kept is None:
+        assert [ref() for ref in refs] == [None, None]
+    else:
+        assert len(kept.users) == kept.in_use
+
+
+def test_closed_while_it_waits_and_withdrawn():
+    async def main():
+        resource = Resource()
+        slot = await resource.request()
+        request = resource.request()
+
+        async def waiting():
+            await request
+
+        coro = waiting()
+        task = create_task(coro)
+        await sleep(1)
+        coro.close()
+        assert resource.queue == (request,)
+        assert "waiting" in repr(request)
+        assert request.cancel() is True
+        assert (resource.queue, request.cancel()) == ((), False)
+        await outcome(task)
+        slot.release()
+        assert resource.in_use == 0
+
+    virtual(main())
 
 
 def test_a_task_that_dies_with_the_release_may_use_the_resource():

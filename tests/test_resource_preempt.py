@@ -35,8 +35,10 @@ async def use(resource, name, log, *, seconds=10.0, priority=0, preempt=False):
 
 
 def names(causes):
-    return [(*entry[:2], entry[2].by.name if isinstance(entry[2], Preempted) else entry[2])
-            for entry in causes]
+    return [
+        (*entry[:2], entry[2].by.name if isinstance(entry[2], Preempted) else entry[2])
+        for entry in causes
+    ]
 
 
 def test_the_least_urgent_loses_its_slot_in_that_moment():
