@@ -16,8 +16,8 @@ import pytest
 from sleeploop import (
     CancelledError,
     CancelScope,
-    SleepingLoop,
     Resource,
+    SleepingLoop,
     Task,
     TaskGroup,
     checkpoint,
