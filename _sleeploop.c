@@ -11,7 +11,6 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/waitgraph.h"
 
 #include "csrc/buffer.h"
-#include "csrc/meter.h"
 
 #include "csrc/channelends.h"
 #include "csrc/event.h"
@@ -21,6 +20,7 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/barrier.h"
 #include "csrc/semaphore.h"
 #include "csrc/queuetype.h"
+#include "csrc/resource.h"
 
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
@@ -100,6 +100,9 @@ PyDoc_STRVAR(closed_resource_error_doc, "What is used has been closed, by its ow
 PyDoc_STRVAR(broken_resource_error_doc,
 "What is used has lost its other side: all receive ends of the channel are closed.\n");
 
+PyDoc_STRVAR(request_cancelled_doc,
+"Raised by the await of a Request that has been withdrawn by its cancel().\n");
+
 /* ---- what the state holds -------------------------------------------------------------------- */
 
 /* A line each: what module_exec() makes, and what is visited and cleared with the module. */
@@ -146,6 +149,8 @@ static const struct {
     {&channel_spec, AT(ChannelType), 0},
     {&send_channel_spec, AT(SendChannelType), 1},
     {&receive_channel_spec, AT(ReceiveChannelType), 1},
+    {&resource_spec, AT(ResourceType), 1},
+    {&request_spec, AT(RequestType), 1},
 };
 
 static const struct {
@@ -156,6 +161,8 @@ static const struct {
     {&level_stats_desc, AT(LevelStatsType)},
     {&wait_stats_desc, AT(WaitStatsType)},
     {&queue_stats_desc, AT(QueueStatsType)},
+    {&resource_stats_desc, AT(ResourceStatsType)},
+    {&preempted_desc, AT(PreemptedType)},
 };
 
 static const struct {
@@ -180,6 +187,7 @@ static const struct {
     {"sleeploop.LagError", lag_error_doc, &PyExc_RuntimeError, AT(LagError)},
     {"sleeploop.LoopClosedError", loop_closed_error_doc, &PyExc_RuntimeError, AT(LoopClosedError)},
     {"sleeploop.WouldBlock", would_block_doc, &PyExc_Exception, AT(WouldBlock)},
+    {"sleeploop.RequestCancelled", request_cancelled_doc, &PyExc_Exception, AT(RequestCancelled)},
     {"sleeploop.Interrupt", interrupt_doc, &PyExc_Exception, AT(Interrupt)},
     {"sleeploop.BrokenBarrierError", broken_barrier_error_doc, &PyExc_RuntimeError,
      AT(BrokenBarrierError)},

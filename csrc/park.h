@@ -190,7 +190,7 @@ refuse_yield(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
     const char *hint = "; await one of sleeploop's own awaitables";
     PyTypeObject *type = Py_TYPE(obj_steal);
     if (type == loop->state->SleepType || type == loop->state->NextTickType
-        || type == loop->state->JoinType || type == loop->state->WaitType
+        || type == loop->state->JoinType || is_wait(loop->state, obj_steal)
         || type == loop->state->StartType || type == loop->state->LeaveType) {
         hint = "; 'await' it, once and on this loop, instead of yielding it";
     }
@@ -240,7 +240,7 @@ classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
                    ? TRAP_OF_JOIN
                    : TRAP_UNKNOWN;
     }
-    if (Py_TYPE(obj) == state->WaitType) {
+    if (is_wait(state, obj)) {
         WaitObject *wait = (WaitObject *)obj;
         return wait->state == TRAP_WAITING && wait->task == task && !wait->parked
                        && wait->object->loop_number == loop->number

@@ -179,17 +179,12 @@ sync_touch(ModuleState *state, SyncObject *object, const char *function)
 
 /* ---- the awaitable --------------------------------------------------------------------------- */
 
-/* place: in `object`, or NULL for a kind that parks by itself. value: owned by the wait from now
- * on, or NULL. Steals value, even if it fails. */
-static WaitObject *
-wait_new(ModuleState *state, const struct wait_kind *kind, PyObject *object, struct place *place,
-         PyObject *value_steal)
+/* Of one that has just been allocated, or of what begins with one. place: in `object`, or NULL for
+ * a kind that parks by itself. value: owned by the wait from now on, or NULL. Steals value. */
+static inline void
+wait_init(WaitObject *self, const struct wait_kind *kind, PyObject *object, struct place *place,
+          PyObject *value_steal)
 {
-    WaitObject *self = PyObject_GC_New(WaitObject, state->WaitType);
-    if (self == NULL) {
-        Py_XDECREF(value_steal);
-        return NULL;
-    }
     self->kind = kind;
     self->object = (SyncObject *)Py_NewRef(object);
     self->value = value_steal;
@@ -200,6 +195,19 @@ wait_new(ModuleState *state, const struct wait_kind *kind, PyObject *object, str
     self->state = TRAP_NEW;
     self->outcome = WAIT_OPEN;
     self->taken = self->parked = self->firm = self->phase = 0;
+}
+
+/* Likewise; steals value even if it fails. */
+static WaitObject *
+wait_new(ModuleState *state, const struct wait_kind *kind, PyObject *object, struct place *place,
+         PyObject *value_steal)
+{
+    WaitObject *self = PyObject_GC_New(WaitObject, state->WaitType);
+    if (self == NULL) {
+        Py_XDECREF(value_steal);
+        return NULL;
+    }
+    wait_init(self, kind, object, place, value_steal);
     PyObject_GC_Track(self);
     return self;
 }

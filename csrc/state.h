@@ -15,10 +15,12 @@ struct ModuleState {
     PyTypeObject *SemaphoreType, *BoundedSemaphoreType, *LimiterType, *TokenType;
     PyTypeObject *QueueType, *PriorityQueueType, *LifoQueueType;
     PyTypeObject *ChannelType, *SendChannelType, *ReceiveChannelType;
+    PyTypeObject *ResourceType, *RequestType, *PreemptedType, *ResourceStatsType;
     PyTypeObject *LevelStatsType, *WaitStatsType, *QueueStatsType;
     PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
     PyObject *WouldBlock, *Interrupt, *BrokenBarrierError, *QueueEmpty, *QueueFull, *QueueShutDown;
     PyObject *EndOfChannel, *ClosedResourceError, *BrokenResourceError;
+    PyObject *RequestCancelled;
     PyObject *str_send, *str_throw, *str_close, *str_aclose;
     /* datetime: its C API where there is one. Before 3.13 a subinterpreter with a
      * GIL of its own gets datetime in pure Python, and then this is NULL. */
@@ -26,6 +28,7 @@ struct ModuleState {
     PyObject *datetime_type, *timedelta_type;
     PyObject *utc, *epoch;     /* timezone.utc; 1970-01-01 in it */
     PyObject *stop_iteration;  /* see stop_iteration_reused_steal() */
+    int stop_is_lent;          /* stop_iteration has a value that it must not keep */
     PyObject *done;            /* see instant_done() */
     uint64_t loops_made;
     size_t trace_capacity;     /* of the loops that do not say; see traceread.h */
@@ -39,6 +42,13 @@ static inline ModuleState *
 state_of_type(PyTypeObject *type)
 {
     return (ModuleState *)PyType_GetModuleState(type);
+}
+
+/* Whether it is a Wait, or an awaitable that begins with one. */
+static inline int
+is_wait(const ModuleState *state, PyObject *op)
+{
+    return Py_IS_TYPE(op, state->WaitType) || Py_IS_TYPE(op, state->RequestType);
 }
 
 static inline int

@@ -157,7 +157,7 @@ trap_is_of_wall(ModuleState *state, PyObject *trap)
     if (type == state->SleepType) {
         return ((SleepObject *)trap)->kind == SLEEP_UNTIL_WALL;
     }
-    return type != state->NextTickType && type != state->JoinType && type != state->WaitType
+    return type != state->NextTickType && type != state->JoinType && !is_wait(state, trap)
            && type != state->LeaveType
            && type != state->StartType;
 }
@@ -231,6 +231,9 @@ loop_run_task(LoopObject *loop, TaskObject *task)
     }
 done:
     loop->current = NULL;
+    if (state->stop_is_lent) {
+        stop_iteration_empty(state);
+    }
     Py_XDECREF(trap);
     Py_XDECREF(input);
 }

@@ -73,6 +73,25 @@ stop_iteration_reused_steal(ModuleState *state, PyObject *value)
     return NULL;
 }
 
+/* Likewise for a value that must not be kept: it is taken out at the end of the step. */
+static inline PyObject *
+stop_iteration_lent_steal(ModuleState *state, PyObject *value)
+{
+    state->stop_is_lent = 1;
+    return stop_iteration_reused_steal(state, value);
+}
+
+/* The step is over. Beware: runs Python, as the value may die. */
+COLD static void
+stop_iteration_empty(ModuleState *state)
+{
+    PyStopIterationObject *stop = (PyStopIterationObject *)state->stop_iteration;
+    state->stop_is_lent = 0;
+    if (stop != NULL) {
+        Py_CLEAR(stop->value);
+    }
+}
+
 typedef PySendResult (*trap_advance_fn)(PyObject *self, PyObject *value, PyObject **result);
 
 /* What tp_iternext returns. A bare NULL is the short form of "ended with None". */

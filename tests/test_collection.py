@@ -25,6 +25,7 @@ from sleeploop import (
     Lock,
     PriorityQueue,
     Queue,
+    Resource,
     Semaphore,
     SleepingLoop,
     Task,
@@ -130,6 +131,17 @@ def borrowed() -> object:
     return limiter
 
 
+def resource_in_use() -> object:
+    resource = Resource(3)
+    return virtual(give_after_request(resource))
+
+
+async def give_after_request(resource: Resource) -> Resource:
+    for _ in range(2):
+        await resource.request()
+    return resource
+
+
 INSTANCES = {
     "SleepingLoop": SleepingLoop,
     "SleepingLoop with tasks": lambda: SleepingLoop(sleep(1), sleep(2)),
@@ -175,6 +187,10 @@ INSTANCES = {
     "ReceiveChannel": lambda: open_channel(1)[1],
     "Channel": lambda: channel(open_channel(1)),
     "Wait for a Channel": lambda: open_channel(1)[1].receive(),
+    "Resource": lambda: Resource(2, stats=True),
+    "Resource in use": resource_in_use,
+    "Request": lambda: Resource().request(),
+    "ResourceStats": lambda: Resource(stats=True).stats(),
 }
 
 

@@ -8,48 +8,15 @@ simulation must agree with it: within five standard errors, which it estimates i
 """
 
 import math
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from sleeploop import CancelScope, TaskGroup, current_loop, move_on_after, run, sleep, sleep_forever
+from sleeploop import Resource, TaskGroup, current_loop, move_on_after, run, sleep
 
 CUSTOMERS = 100_000
 SERVICE = 60  # seconds, on average
 BATCH = 2_000  # customers; how much the means of batches differ tells the standard error
-
-
-class Counter:
-    """A counter that serves one at a time, and a queue that one can leave.
-
-    Nobody cancels a customer's task: one that is cancelled would have to leave, too.
-    """
-
-    def __init__(self) -> None:
-        self.busy = False
-        # Whoever waits does so in a scope, in a sleep without end. The scope ends when it is
-        # cancelled, by whoever leaves the counter, or when patience is over; it knows which.
-        self.queue: deque[CancelScope] = deque()
-
-    async def enter(self, patience: float) -> bool:
-        """Wait for the counter, but not for ever; whether it has become ours."""
-        if not self.busy:
-            self.busy = True
-            return True
-        with move_on_after(patience) as turn:
-            self.queue.append(turn)
-            await sleep_forever()
-        self.queue.remove(turn)
-        return not turn.expired()
-
-    def leave(self) -> None:
-        """Hand the counter on to the first in the queue, if there is one."""
-        for turn in self.queue:
-            if not turn.cancel_called:  # or else it lost its patience at this very moment
-                turn.cancel()
-                return
-        self.busy = False
 
 
 @dataclass
@@ -64,13 +31,15 @@ class Customer:
     stayed: float = 0.0
 
 
-async def visit(me: Customer, counter: Counter, patience: float, service: float) -> None:
+async def visit(me: Customer, counter: Resource, patience: float, service: float) -> None:
     """Queue up, be served, leave."""
-    me.served = await counter.enter(patience)
+    with move_on_after(patience):
+        slot = await counter.request()
+        me.served = True  # if its turn has come, it has, even if patience is over in this moment
     me.waited = current_loop().time() - me.came
     if me.served:
         await sleep(service)
-        counter.leave()
+        slot.release()
     me.stayed = current_loop().time() - me.came
 
 
@@ -85,13 +54,14 @@ async def simulate(interval: float, patience: float) -> list[Customer]:
     intervals, services = times("intervals", interval), times("services", SERVICE)
     patiences = times("patiences", patience)
 
-    counter, customers = Counter(), []
+    counter, customers = Resource(name="counter", stats=True), []
     async with TaskGroup() as group:
         for _ in range(CUSTOMERS):
             await sleep(next(intervals))
-            me = Customer(len(counter.queue), counter.busy, current_loop().time())
+            me = Customer(len(counter.queue), counter.in_use > 0, current_loop().time())
             customers.append(me)
             group.create_task(visit(me, counter, next(patiences), next(services)))
+    assert counter.stats().waits.count == sum(customer.served for customer in customers)
     return customers
 
 

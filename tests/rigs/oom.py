@@ -56,6 +56,7 @@ from . import (
     oom_driving,  # noqa: F401
     oom_orders,  # noqa: F401
     oom_queues,  # noqa: F401
+    oom_resources,  # noqa: F401
     oom_scopes,  # noqa: F401
     oom_semaphores,  # noqa: F401
     oom_several,  # noqa: F401

@@ -1,0 +1,98 @@
+/* preempt.h: how an urgent request takes the slot of one that is less urgent.
+ *
+ * It is decided once, in the moment in which the request would begin to wait, and only if nobody
+ * comes before it in the queue: who did not ask to preempt is not overtaken by who did.
+ */
+#ifndef SLEEPLOOP_PREEMPT_H
+#define SLEEPLOOP_PREEMPT_H
+
+#include "interrupt.h"
+#include "slots.h"
+
+PyDoc_STRVAR(preempted_doc,
+"The cause of an Interrupt: a more urgent request has taken the slot that the task had.");
+
+static PyStructSequence_Field preempted_fields[] = {
+    {"by", "the Task that has the slot now"},
+    {"resource", "the Resource"},
+    {"since", "loop time in seconds: since when the interrupted task had it"},
+    {"number", "the number of the slot"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc preempted_desc = {
+    .name = "sleeploop.Preempted",
+    .doc = preempted_doc,
+    .fields = preempted_fields,
+    .n_in_sequence = 4,
+};
+
+static PyObject *
+preempted_new(ModuleState *state, const RequestObject *victim, TaskObject *by)
+{
+    PyObject *values[] = {
+        Py_NewRef(by),
+        Py_NewRef(victim->wait.object),
+        seconds_object(victim->since),
+        PyLong_FromUnsignedLong(victim->slot),
+    };
+    return struct_sequence_steal(state->PreemptedType, values, 4);
+}
+
+/* The least urgent that has a slot, of equals the one that got it last; borrowed. NULL if none is
+ * less urgent than the request. A task does not preempt itself. */
+static RequestObject *
+preempt_find(const ResourceObject *resource, const RequestObject *request, const TaskObject *task)
+{
+    RequestObject *worst = NULL;
+    double priority = request->wait.number;
+    for (uint32_t i = 0; i < resource->n_slots; i++) {
+        RequestObject *other = resource->slots[i];
+        if (other == NULL || other->user == task || other->wait.number <= priority) {
+            continue;
+        }
+        if (worst == NULL || other->wait.number > worst->wait.number
+            || (other->wait.number == worst->wait.number && other->turn > worst->turn)) {
+            worst = other;
+        }
+    }
+    return worst;
+}
+
+/* No slot is free. 1: the request has the slot of another one, whose task has been interrupted;
+ * 0: it has to wait; -1 with an exception, and nothing has changed. Beware: may run Python, where
+ * memory is allocated and where the other task dies. */
+static int
+slot_preempt(ResourceObject *resource, RequestObject *request, TaskObject *task)
+{
+    ModuleState *state = state_of_type(Py_TYPE(resource));
+    RequestObject *first = queue_first(resource);
+    if (first != NULL && request_key(first) <= request_key(request)) {
+        return 0;
+    }
+    RequestObject *victim = preempt_find(resource, request, task);
+    if (victim == NULL) {
+        return 0;
+    }
+    Py_INCREF(victim);
+    int outcome = 1;
+    if (!task_done(victim->user) && victim->user->loop == task->loop) {  /* else nobody misses it */
+        TaskObject *user = (TaskObject *)Py_NewRef(victim->user);
+        PyObject *cause = preempted_new(state, victim, task);
+        outcome = cause != NULL && task_interrupt(user, cause) == 0 ? 1 : -1;
+        Py_XDECREF(cause);
+        Py_DECREF(user);
+    }
+    if (outcome > 0 && victim->slot == NO_SLOT) {  /* by that Python; and it may be another's */
+        outcome = 0;
+    }
+    if (outcome > 0) {
+        request->user = (TaskObject *)Py_NewRef(task);
+        slot_fill(resource, request_strip(victim, REQUEST_PREEMPTED), request, task->loop);
+        request_dismiss(victim);
+    }
+    Py_DECREF(victim);
+    return outcome;
+}
+
+#endif /* SLEEPLOOP_PREEMPT_H */

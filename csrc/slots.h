@@ -1,0 +1,282 @@
+/* slots.h: a resource's slots: who has which, and who gets the next one.
+ *
+ * Slots are numbered from 0, and who comes gets the lowest free one. While somebody waits, none is
+ * free: what is given back goes to the first in the queue in the same moment. The queue is a heap
+ * in which the tasks stand by their timers, which nobody else needs while they wait: the most
+ * urgent first, and first in, first out among equals.
+ *
+ * A request is its own awaitable: it begins with a WaitObject. Once its task knows that it has a
+ * slot, the resource owns it, so that a slot is never free because somebody let go of a reference.
+ * Before, it does not: a grant that nobody ever learns of dies with its request, and is undone.
+ */
+#ifndef SLEEPLOOP_SLOTS_H
+#define SLEEPLOOP_SLOTS_H
+
+#include "meter.h"
+#include "sync.h"
+
+#define NO_SLOT UINT32_MAX
+#define MAX_CAPACITY INT32_MAX
+
+enum request_fate {
+    REQUEST_OPEN,      /* it has not been awaited, or waits, or has a slot */
+    REQUEST_CANCELLED, /* by cancel(), before it had one */
+    REQUEST_LEFT,      /* its await has ended without one */
+    REQUEST_RELEASED,  /* its slot has been given back */
+    REQUEST_PREEMPTED, /* its slot has been taken away */
+};
+
+/* `wait.object` is the resource, `wait.number` the priority. */
+typedef struct {
+    WaitObject wait;
+    TaskObject *user;   /* owned while it is parked, or has a slot: the task that does */
+    int64_t since;      /* loop time at which it got its slot */
+    uint64_t turn;      /* how many slots had been given away before this one */
+    uint32_t slot;      /* or NO_SLOT */
+    uint8_t fate;       /* enum request_fate */
+    uint8_t is_owned;   /* by the resource */
+    uint8_t is_int;     /* its priority was given as an int */
+    uint8_t preempts;   /* it may take the slot of one that is less urgent */
+} RequestObject;
+
+struct resource_meters {
+    struct level_meter in_use, queue;
+    struct wait_meter waits;
+};
+
+/* `held` counts the slots in use. */
+typedef struct {
+    SYNC_HEAD
+    uint32_t capacity;
+    uint32_t n_slots;        /* those that have ever been in use; the others are free */
+    uint32_t room;           /* of both arrays */
+    uint32_t n_free;
+    RequestObject **slots;   /* n_slots of them: who has it, owned if is_owned, or NULL: free */
+    uint32_t *free;          /* heap of those that are free again, the lowest number first */
+    struct timeq queue;      /* the timers of the tasks that wait, by request_key() */
+    uint64_t turns;          /* how many slots have been given away */
+    struct resource_meters *meters;  /* owned; NULL: stats=False */
+} ResourceObject;
+
+static inline ResourceObject *
+request_resource(const RequestObject *request)
+{
+    return (ResourceObject *)request->wait.object;
+}
+
+/* ---- free slots ------------------------------------------------------------------------------ */
+
+static inline void
+free_slot_push(ResourceObject *resource, uint32_t slot)
+{
+    uint32_t *heap = resource->free, at = resource->n_free++;
+    while (at > 0 && heap[(at - 1) / 2] > slot) {
+        heap[at] = heap[(at - 1) / 2];
+        at = (at - 1) / 2;
+    }
+    heap[at] = slot;
+}
+
+static inline uint32_t
+free_slot_pop(ResourceObject *resource)
+{
+    uint32_t *heap = resource->free, n = --resource->n_free;
+    uint32_t lowest = heap[0], moved = heap[n], at = 0;
+    for (uint32_t child = 1; child < n; child = 2 * at + 1) {
+        child += (uint32_t)(child + 1 < n && heap[child + 1] < heap[child]);
+        if (moved <= heap[child]) {
+            break;
+        }
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = moved;
+    return lowest;
+}
+
+/* Room for one more slot, in `free` as well: to give back must not fail. 0, or -1 with
+ * MemoryError. */
+COLD static int
+slots_grow(ResourceObject *resource)
+{
+    uint32_t room = resource->room + resource->room / 2 + 4;
+    room = room < resource->capacity ? room : resource->capacity;
+    RequestObject **slots = PyMem_Realloc(resource->slots, room * sizeof *slots);
+    if (slots != NULL) {
+        resource->slots = slots;
+        uint32_t *free = PyMem_Realloc(resource->free, room * sizeof *free);
+        if (free != NULL) {
+            resource->free = free;
+            resource->room = room;
+            return 0;
+        }
+    }
+    PyErr_NoMemory();
+    return -1;
+}
+
+/* Room for who comes next, if a slot is free. 0, or -1 with MemoryError. */
+static inline int
+slots_reserve(ResourceObject *resource)
+{
+    return resource->n_free > 0 || resource->n_slots < resource->room ? 0 : slots_grow(resource);
+}
+
+/* The lowest free one; there is room. */
+static inline uint32_t
+slots_pick(ResourceObject *resource)
+{
+    return resource->n_free > 0 ? free_slot_pop(resource) : resource->n_slots++;
+}
+
+/* ---- the queue ------------------------------------------------------------------------------- */
+
+/* Integers in the order of their priorities; -0.0 is 0.0. */
+static inline int64_t
+request_key(const RequestObject *request)
+{
+    double priority = request->wait.number + 0.0;
+    int64_t key;
+    memcpy(&key, &priority, sizeof key);
+    return key < 0 ? key ^ INT64_MAX : key;
+}
+
+/* Who is next, borrowed; NULL: nobody waits. */
+static inline RequestObject *
+queue_first(ResourceObject *resource)
+{
+    int64_t key;
+    if (!timeq_next(&resource->queue, &key)) {
+        return NULL;
+    }
+    return (RequestObject *)TASK_OF_TIMER(timeq_glance(&resource->queue, 0))->payload;
+}
+
+static inline void
+queue_count(ResourceObject *resource, LoopObject *loop, double change)
+{
+    if (resource->meters != NULL) {
+        struct level_meter *meter = &resource->meters->queue;
+        level_meter_set(meter, clock_now(&loop->clock), meter->now + change);
+    }
+}
+
+static int
+request_park(WaitObject *wait, TaskObject *task)
+{
+    RequestObject *request = (RequestObject *)wait;
+    ResourceObject *resource = request_resource(request);
+    if (timeq_push(&resource->queue, &task->timer, request_key(request)) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    request->user = (TaskObject *)Py_NewRef(task);
+    queue_count(resource, task->loop, 1);
+    return 0;
+}
+
+/* Its task is alive, and held by others than the request. */
+static void
+request_unpark(WaitObject *wait, TaskObject *task)
+{
+    RequestObject *request = (RequestObject *)wait;
+    ResourceObject *resource = request_resource(request);
+    timeq_cancel(&resource->queue, &task->timer);
+    if (task->loop != NULL) {
+        queue_count(resource, task->loop, -1);
+    }
+    if (request->slot == NO_SLOT) {
+        request->fate = wait->outcome == WAIT_REFUSED ? REQUEST_CANCELLED : REQUEST_LEFT;
+        Py_CLEAR(request->user);
+    }
+}
+
+/* ---- given away, and back -------------------------------------------------------------------- */
+
+static inline void
+slot_fill(ResourceObject *resource, uint32_t slot, RequestObject *request, LoopObject *loop)
+{
+    resource->slots[slot] = request;
+    request->slot = slot;
+    request->turn = resource->turns++;
+    request->since = clock_about_now(&loop->clock);
+    if (resource->meters != NULL) {
+        int has_waited = request->wait.parked;
+        int64_t waited = has_waited ? request->since - request->wait.started : 0;
+        wait_meter_add(&resource->meters->waits, waited > 0 ? waited : 0, has_waited);
+    }
+}
+
+static inline void
+slots_count(ResourceObject *resource, int64_t now)
+{
+    if (resource->meters != NULL) {
+        level_meter_set(&resource->meters->in_use, now, (double)resource->held);
+    }
+}
+
+/* A free slot, for which there is room, to a request of this task that did not have to wait. */
+static inline void
+slot_give(ResourceObject *resource, RequestObject *request, TaskObject *task)
+{
+    request->user = (TaskObject *)Py_NewRef(task);
+    resource->held++;
+    slot_fill(resource, slots_pick(resource), request, task->loop);
+    slots_count(resource, request->since);
+}
+
+/* To the first in the queue, or to nobody. */
+static inline void
+slot_pass_on(ResourceObject *resource, uint32_t slot)
+{
+    RequestObject *next = queue_first(resource);
+    if (next != NULL) {
+        slot_fill(resource, slot, next, next->user->loop);
+        wait_grant(&next->wait);
+        return;
+    }
+    resource->slots[slot] = NULL;
+    free_slot_push(resource, slot);
+    resource->held--;
+    if (resource->meters != NULL) {
+        slots_count(resource, meter_now(state_of_type(Py_TYPE(resource)),
+                                        resource->meters->in_use.last));
+    }
+}
+
+/* Takes the slot from a request, which the caller holds; the slot has no owner yet. What the
+ * request owned is left to request_dismiss(). */
+static inline uint32_t
+request_strip(RequestObject *request, enum request_fate fate)
+{
+    uint32_t slot = request->slot;
+    request->slot = NO_SLOT;
+    request->fate = (uint8_t)fate;
+    return slot;
+}
+
+/* Lets go of what was held because of a slot that has a new owner, or none. Beware: the task may
+ * die. */
+static inline void
+request_dismiss(RequestObject *request)
+{
+    TaskObject *user = request->user;
+    int is_owned = request->is_owned;
+    request->user = NULL;
+    request->is_owned = 0;
+    if (is_owned) {
+        Py_DECREF(request);
+    }
+    Py_XDECREF(user);
+}
+
+/* Beware: see request_dismiss(). The caller holds the request. */
+static inline void
+request_give_back(RequestObject *request)
+{
+    ResourceObject *resource = request_resource(request);
+    slot_pass_on(resource, request_strip(request, REQUEST_RELEASED));
+    request_dismiss(request);
+}
+
+#endif /* SLEEPLOOP_SLOTS_H */
