@@ -246,6 +246,7 @@ class _Wait(Protocol[_T_co]):
     def throw(self, exception: Any, /, *args: Any) -> Any: ...
     def close(self) -> None: ...
 
+@final
 class LevelStats(structseq[float], tuple[float, float, float]):
     __match_args__: Final = ("now", "max", "mean")
     @property
@@ -255,6 +256,7 @@ class LevelStats(structseq[float], tuple[float, float, float]):
     @property
     def mean(self) -> float: ...
 
+@final
 class WaitStats(structseq[Any], tuple[int, int, float, float]):
     __match_args__: Final = ("count", "waited", "mean", "max")
     @property
@@ -298,6 +300,7 @@ class Lock:
 
 # ---- the loop ------------------------------------------------------------------------------------
 
+@final
 class LoopStats(structseq[Any], tuple[int, int, float, float, float, float, float]):
     __match_args__: Final = (
         "steps",
