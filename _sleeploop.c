@@ -11,8 +11,10 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/buffer.h"
 #include "csrc/meter.h"
 
+#include "csrc/container.h"
 #include "csrc/event.h"
 #include "csrc/lock.h"
+#include "csrc/store.h"
 
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
@@ -101,6 +103,8 @@ static const struct {
     {&doorway_spec, AT(DoorwayType), 0},
     {&event_spec, AT(EventType), 1},
     {&lock_spec, AT(LockType), 1},
+    {&container_spec, AT(ContainerType), 1},
+    {&store_spec, AT(StoreType), 1},
 };
 
 static const struct {
@@ -110,6 +114,8 @@ static const struct {
     {&stats_desc, AT(StatsType)},
     {&level_stats_desc, AT(LevelStatsType)},
     {&wait_stats_desc, AT(WaitStatsType)},
+    {&container_stats_desc, AT(ContainerStatsType)},
+    {&store_stats_desc, AT(StoreStatsType)},
 };
 
 static const struct {

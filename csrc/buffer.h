@@ -28,14 +28,21 @@ buffer_get(const struct buffer *b, size_t i)
     return *buffer_slot(b, i);
 }
 
-/* Room for one more: 0, or -1 with MemoryError. */
+/* Room for n more: 0, or -1 with MemoryError. */
 static inline int
-buffer_reserve(struct buffer *b)
+buffer_reserve_more(struct buffer *b, size_t n)
 {
-    if (b->len < b->room) {
+    size_t room = b->room > 0 ? b->room : 8;
+    if (n <= b->room - b->len) {
         return 0;
     }
-    size_t room = b->room > 0 ? 2 * b->room : 8;
+    while (room - b->len < n && room <= SIZE_MAX / 2) {
+        room *= 2;
+    }
+    if (room - b->len < n) {
+        PyErr_NoMemory();
+        return -1;
+    }
     PyObject **slots = PyMem_New(PyObject *, room);
     if (slots == NULL) {
         PyErr_NoMemory();
@@ -49,6 +56,13 @@ buffer_reserve(struct buffer *b)
     b->room = room;
     b->first = 0;
     return 0;
+}
+
+/* Room for one more: 0, or -1 with MemoryError. */
+static inline int
+buffer_reserve(struct buffer *b)
+{
+    return buffer_reserve_more(b, 1);
 }
 
 /* Behind the others; there is room. Steals obj. */

@@ -11,6 +11,7 @@ struct ModuleState {
     PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
     PyTypeObject *EveryType, *NextTickType, *TickType;
     PyTypeObject *WaitType, *DoorType, *DoorwayType, *EventType, *LockType;
+    PyTypeObject *ContainerType, *StoreType, *ContainerStatsType, *StoreStatsType;
     PyTypeObject *LevelStatsType, *WaitStatsType;
     PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
     PyObject *WouldBlock;

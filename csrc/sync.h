@@ -99,6 +99,18 @@ wait_refuse(WaitObject *wait)
     loop_wake(wait->task->loop, wait->task);
 }
 
+/* The parked wait comes to that exception, raised at its await. Steals exc. Beware: drops what the
+ * wait was for, which may run Python. */
+static void
+wait_fail_steal(WaitObject *wait, PyObject *exc_steal)
+{
+    PyObject *old = wait->value;
+    wait->value = exc_steal;
+    wait->outcome = WAIT_FAILED;
+    loop_wake(wait->task->loop, wait->task);
+    Py_XDECREF(old);
+}
+
 /* The result() of a kind whose await comes to True, as asyncio's do. */
 static PyObject *
 wait_result_true(WaitObject *Py_UNUSED(wait))

@@ -9,6 +9,7 @@ from types import GenericAlias, TracebackType
 from typing import (
     Any,
     Final,
+    Generic,
     Literal,
     Never,
     ParamSpec,
@@ -31,6 +32,8 @@ from sleeploop.tracing import Trace
 __all__ = [
     "CancelScope",
     "CancelledError",
+    "Container",
+    "ContainerStats",
     "DeadlockError",
     "Event",
     "Every",
@@ -40,6 +43,8 @@ __all__ = [
     "LoopClosedError",
     "LoopStats",
     "SleepingLoop",
+    "Store",
+    "StoreStats",
     "Task",
     "TaskGroup",
     "Tick",
@@ -297,6 +302,71 @@ class Lock:
         tb: TracebackType | None,
         /,
     ) -> None: ...
+
+@final
+class ContainerStats(structseq[Any], tuple[LevelStats, WaitStats, WaitStats]):
+    __match_args__: Final = ("level", "puts", "gets")
+    @property
+    def level(self) -> LevelStats: ...
+    @property
+    def puts(self) -> WaitStats: ...
+    @property
+    def gets(self) -> WaitStats: ...
+
+@final
+class Container:
+    def __new__(
+        cls,
+        capacity: SupportsFloat | SupportsIndex = ...,
+        level: SupportsFloat | SupportsIndex = 0.0,
+        *,
+        name: str | None = None,
+        stats: bool = False,
+    ) -> Self: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def level(self) -> float: ...
+    @property
+    def capacity(self) -> float: ...
+    def put(self, amount: SupportsFloat | SupportsIndex, /) -> _Wait[None]: ...
+    def get(self, amount: SupportsFloat | SupportsIndex, /) -> _Wait[None]: ...
+    def put_nowait(self, amount: SupportsFloat | SupportsIndex, /) -> None: ...
+    def get_nowait(self, amount: SupportsFloat | SupportsIndex, /) -> None: ...
+    def stats(self) -> ContainerStats: ...
+
+@final
+class StoreStats(structseq[Any], tuple[LevelStats, WaitStats, WaitStats]):
+    __match_args__: Final = ("length", "puts", "gets")
+    @property
+    def length(self) -> LevelStats: ...
+    @property
+    def puts(self) -> WaitStats: ...
+    @property
+    def gets(self) -> WaitStats: ...
+
+@final
+class Store(Generic[_T]):
+    def __new__(
+        cls,
+        capacity: SupportsFloat | SupportsIndex = ...,
+        *,
+        name: str | None = None,
+        stats: bool = False,
+    ) -> Self: ...
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def items(self) -> tuple[_T, ...]: ...
+    @property
+    def capacity(self) -> float: ...
+    def __len__(self) -> int: ...
+    def put(self, item: _T, /) -> _Wait[None]: ...
+    def get(self, filter: Callable[[_T], object] | None = None) -> _Wait[_T]: ...
+    def put_nowait(self, item: _T, /) -> None: ...
+    def get_nowait(self, filter: Callable[[_T], object] | None = None) -> _T: ...
+    def stats(self) -> StoreStats: ...
 
 # ---- the loop ------------------------------------------------------------------------------------
 

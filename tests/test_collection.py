@@ -16,7 +16,9 @@ import pytest
 from sleeploop import (
     CancelledError,
     CancelScope,
+    Container,
     SleepingLoop,
+    Store,
     Task,
     TaskGroup,
     checkpoint,
@@ -89,6 +91,12 @@ def join() -> object:
     return create_task(give(1)).__await__()
 
 
+def full_store() -> object:
+    store = Store[list[int]](5, name="shelf", stats=True)
+    store.put_nowait([1])
+    return store
+
+
 INSTANCES = {
     "SleepingLoop": SleepingLoop,
     "SleepingLoop with tasks": lambda: SleepingLoop(sleep(1), sleep(2)),
@@ -110,6 +118,11 @@ INSTANCES = {
     "Start": lambda: TaskGroup().start(give, 1),
     "Leave": lambda: TaskGroup().__aexit__(None, None, None),
     "Instant": lambda: in_a_run(instant),
+    "Container": lambda: Container(5, 2, name="tank", stats=True),
+    "ContainerStats": lambda: Container(stats=True).stats(),
+    "Store": full_store,
+    "StoreStats": lambda: Store(stats=True).stats(),
+    "Wait": lambda: Store().get(bool),
 }
 
 
