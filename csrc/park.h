@@ -85,12 +85,17 @@ park_start(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     }
 }
 
-/* At its place, unless what it waits for can be had meanwhile. Steals trap. */
+/* At its place, unless what it waits for can be had meanwhile. Steals trap. Beware: take() may run
+ * Python. */
 static void
 park_wait(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
 {
     WaitObject *wait = (WaitObject *)trap_steal;
     int taken = wait->outcome == WAIT_OPEN ? wait->kind->take(wait, loop, task) : 1;
+    if (taken == 0 && (task->flags & TASK_CANCELLING) && !wait->firm) {  /* by what take() ran */
+        park_cancelled(loop, task, trap_steal);
+        return;
+    }
     if (taken == 0) {
         task->payload = trap_steal;
         task->state = wait->firm ? TASK_REGAIN : TASK_WAIT;

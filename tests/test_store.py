@@ -525,6 +525,36 @@ def test_a_filter_whose_answer_fails():
     assert virtual(main()) == "a"
 
 
+def test_a_failed_wait_is_no_cycle():
+    def picky(item):
+        raise LookupError
+
+    async def get(shelf):
+        wait = shelf.get(picky)
+        marker = OnDel(lambda: died.append(1))
+        try:
+            await wait
+        except LookupError:
+            assert marker
+        return 5
+
+    async def main():
+        shelf = Store()
+        task = create_task(get(shelf))
+        await checkpoint()
+        shelf.put_nowait("a")
+        assert await task == 5
+        assert died == [1]
+
+    died = []
+    gc.collect()
+    gc.disable()
+    try:
+        virtual(main())
+    finally:
+        gc.enable()
+
+
 def test_a_filter_may_look_at_the_store_and_put_something_in():
     """What it puts in is offered to the others as soon as it has answered."""
 
@@ -700,6 +730,24 @@ def test_what_is_put_in_just_before_the_getter_would_wait():
         return shelf.items + full.items
 
     assert virtual(main()) == ("y",)
+
+
+def test_a_filter_that_cancels_its_own_getter_just_before_that_would_wait():
+    async def main():
+        shelf, scope = Store(), CancelScope()
+
+        def picky(item):
+            asked.append(item)
+            scope.cancel()
+
+        with scope:
+            await meanwhile(shelf.get(picky), lambda: shelf.put_nowait("a"))
+        assert scope.cancelled_caught
+        assert repr(shelf) == "<Store (1 item)>"
+
+    asked = []
+    virtual(main())
+    assert asked == ["a"]
 
 
 def test_a_filter_that_fails_just_before_its_getter_would_wait():
@@ -924,6 +972,26 @@ def test_an_await_that_its_filter_drives():
     del waits[:]
     gc.collect()
     assert shelf.items == ("b", "a")
+
+
+def test_a_put_that_a_filter_drives_puts_once():
+    def picky(item):
+        with pytest.raises(RuntimeError):
+            put[0].send(None)
+        return item == "b"
+
+    async def main():
+        task = create_task(shelf.get(picky))
+        await checkpoint()
+        put.append(shelf.put("a"))
+        await put[0]
+        assert shelf.items == ("a",)
+        assert not task.done()
+        shelf.put_nowait("b")
+        return await task
+
+    put, shelf = [], Store()
+    assert virtual(main()) == "b"
 
 
 # ---- misuse --------------------------------------------------------------------------------------
