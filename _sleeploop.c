@@ -13,6 +13,7 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/buffer.h"
 
 #include "csrc/channelends.h"
+#include "csrc/container.h"
 #include "csrc/event.h"
 #include "csrc/limitertype.h"
 #include "csrc/lock.h"
@@ -21,6 +22,7 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/semaphore.h"
 #include "csrc/queuetype.h"
 #include "csrc/resource.h"
+#include "csrc/store.h"
 
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
@@ -151,6 +153,8 @@ static const struct {
     {&receive_channel_spec, AT(ReceiveChannelType), 1},
     {&resource_spec, AT(ResourceType), 1},
     {&request_spec, AT(RequestType), 1},
+    {&container_spec, AT(ContainerType), 1},
+    {&store_spec, AT(StoreType), 1},
 };
 
 static const struct {
@@ -163,6 +167,8 @@ static const struct {
     {&queue_stats_desc, AT(QueueStatsType)},
     {&resource_stats_desc, AT(ResourceStatsType)},
     {&preempted_desc, AT(PreemptedType)},
+    {&container_stats_desc, AT(ContainerStatsType)},
+    {&store_stats_desc, AT(StoreStatsType)},
 };
 
 static const struct {

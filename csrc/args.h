@@ -113,6 +113,28 @@ ns_from_double(const char *function, double seconds, int64_t *ns)
     return 0;
 }
 
+/* A number as a C double; an int that is too large becomes inf. 0, or -1 with a TypeError. */
+static int
+number_from_object(const char *what, PyObject *obj, double *number)
+{
+    PyNumberMethods *methods = Py_TYPE(obj)->tp_as_number;
+    if (methods == NULL || (methods->nb_float == NULL && methods->nb_index == NULL)) {
+        raise_about(PyExc_TypeError, "%s must be a number, not %U%s", what, obj, "");
+        return -1;
+    }
+    *number = PyFloat_AsDouble(obj);
+    if (*number == -1.0 && PyErr_Occurred()) {
+        if (!PyLong_Check(obj) || !PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        int overflow;
+        (void)PyLong_AsLongAndOverflow(obj, &overflow);
+        *number = overflow * Py_HUGE_VAL;
+    }
+    return 0;
+}
+
 static PyObject *
 seconds_object(int64_t ns)
 {

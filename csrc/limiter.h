@@ -257,8 +257,9 @@ limiter_check_loose(LimiterObject *limiter, TokenObject *token, const char *func
 static TokenObject *
 token_of_task(ModuleState *state, TaskObject *task)
 {
-    Py_hash_t hash = PyObject_Hash((PyObject *)task);
-    return hash != -1 ? token_new(state, (PyObject *)task, hash) : NULL;
+    PyObject *owner = (PyObject *)task_owner_borrowed(task);
+    Py_hash_t hash = PyObject_Hash(owner);
+    return hash != -1 ? token_new(state, owner, hash) : NULL;
 }
 
 /* Beware: runs Python. The same wait may be driven from there. */
@@ -337,11 +338,35 @@ limiter_blocker(const WaitObject *wait)
                : 0;
 }
 
+/* New list of the numbers of the tasks that have tokens; None if somebody else has one. */
+static PyObject *
+limiter_blockers(PyObject *op)
+{
+    LimiterObject *limiter = (LimiterObject *)op;
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    PyObject *numbers = PyList_New(0);
+    struct link *holders = &limiter->roster.holders;
+    for (struct link *l = holders->next; numbers != NULL && l != holders; l = l->next) {
+        PyObject *borrower = TOKEN_OF_LINK(l)->borrower;
+        if (Py_TYPE(borrower) != state->TaskType) {
+            Py_DECREF(numbers);
+            Py_RETURN_NONE;
+        }
+        PyObject *number = PyLong_FromUnsignedLong(((TaskObject *)borrower)->number);
+        if (number == NULL || PyList_Append(numbers, number) < 0) {  /* neither collects */
+            Py_CLEAR(numbers);
+        }
+        Py_XDECREF(number);
+    }
+    return numbers;
+}
+
 #define LIMITER_KIND(what)                                                                     \
     {                                                                                          \
         .function = what, .take = limiter_take, .result = limiter_result,                      \
         .give_back = limiter_give_back, .describe = limiter_describe,                          \
-        .blocker = limiter_blocker, .park = limiter_park, .unpark = limiter_unpark,            \
+        .blocker = limiter_blocker, .blockers = limiter_blockers, .park = limiter_park,        \
+        .unpark = limiter_unpark,                                                              \
     }
 
 static const struct wait_kind limiter_acquire_kind = LIMITER_KIND("CapacityLimiter.acquire()");
@@ -396,8 +421,14 @@ limiter_release(LimiterObject *limiter, PyObject *borrower, const char *function
 static int
 limiter_release_own(LimiterObject *limiter, const char *function)
 {
-    TaskObject *task = need_current_task_borrowed(state_of_type(Py_TYPE(limiter)), function);
-    return task != NULL ? limiter_release(limiter, (PyObject *)task, function) : -1;
+    ModuleState *state = state_of_type(Py_TYPE(limiter));
+    LoopObject *loop = current_loop_borrowed(state);
+    if ((loop == NULL || loop->current == NULL) && state->closing != NULL) {
+        return limiter_release(limiter, (PyObject *)state->closing, function);
+    }
+    TaskObject *task = need_current_task_borrowed(state, function);
+    return task != NULL ? limiter_release(limiter, (PyObject *)task_owner_borrowed(task), function)
+                        : -1;
 }
 
 #endif /* SLEEPLOOP_LIMITER_H */

@@ -59,6 +59,62 @@ meter_now(ModuleState *state, int64_t otherwise)
     return loop != NULL ? clock_now(&loop->clock) : otherwise;
 }
 
+/* ---- what some bring and others take --------------------------------------------------------- */
+
+/* How much there is, and how long those waited who brought and who took. */
+struct flow_meter {
+    struct level_meter level;
+    struct wait_meter puts, gets;
+};
+
+/* *meter: NULL unless it is wanted; freed by PyMem_Free(). 0, or -1 with MemoryError. */
+static int
+flow_meter_new(ModuleState *state, int wanted, double level, struct flow_meter **meter)
+{
+    *meter = wanted ? PyMem_Calloc(1, sizeof(struct flow_meter)) : NULL;
+    if (*meter != NULL) {
+        level_meter_init(&(*meter)->level, meter_now(state, 0), level);
+    }
+    else if (wanted) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+/* The level is that from now on. meter: may be NULL, here and below. */
+static inline void
+flow_meter_level(struct flow_meter *meter, ModuleState *state, double level)
+{
+    if (meter != NULL && level != meter->level.now) {
+        level_meter_set(&meter->level, meter_now(state, meter->level.last), level);
+    }
+}
+
+/* wait: parked, and about to be granted; NULL: it was had at once. */
+static inline void
+wait_meter_granted(struct wait_meter *meter, const WaitObject *wait)
+{
+    wait_meter_add(meter, wait != NULL ? clock_now(&wait->task->loop->clock) - wait->started : 0,
+                   wait != NULL);
+}
+
+static inline void
+flow_meter_put(struct flow_meter *meter, const WaitObject *wait)
+{
+    if (meter != NULL) {
+        wait_meter_granted(&meter->puts, wait);
+    }
+}
+
+static inline void
+flow_meter_get(struct flow_meter *meter, const WaitObject *wait)
+{
+    if (meter != NULL) {
+        wait_meter_granted(&meter->gets, wait);
+    }
+}
+
 /* ---- what people see ------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(level_stats_doc, "How much there was of something, in the stats() of what has it.");
@@ -135,6 +191,25 @@ wait_stats_new(ModuleState *state, const struct wait_meter *meter)
         seconds_object(meter->max),
     };
     return struct_sequence_steal(state->WaitStatsType, values, 4);
+}
+
+/* The three of a flow: a struct sequence of `type`, made by stats() of `op`. NULL with an
+ * exception: a RuntimeError, if it was made without stats=True. */
+static PyObject *
+flow_stats_new(ModuleState *state, PyTypeObject *type, struct flow_meter *meter,
+               const char *function, PyObject *op)
+{
+    if (meter == NULL) {
+        raise_about(PyExc_RuntimeError, "%s: %U%s", function, op,
+                    " keeps no statistics; make it with stats=True");
+        return NULL;
+    }
+    PyObject *values[] = {
+        level_stats_new(state, &meter->level, meter_now(state, meter->level.last)),
+        wait_stats_new(state, &meter->puts),
+        wait_stats_new(state, &meter->gets),
+    };
+    return struct_sequence_steal(type, values, 3);
 }
 
 #endif /* SLEEPLOOP_METER_H */

@@ -241,6 +241,7 @@ wait_finish(WaitObject *self, PyObject **result)
     self->taken = 1;
     if (self->outcome == WAIT_FAILED) {
         PyErr_SetObject((PyObject *)Py_TYPE(self->value), self->value);
+        Py_CLEAR(self->value);  /* its traceback may lead to a frame that holds this */
         *result = NULL;
     }
     else if (self->kind->result != NULL) {
@@ -320,6 +321,7 @@ wait_begin(ModuleState *state, WaitObject *self, PyObject **result)
     if (task == NULL || sync_enter(state, self->object, task->loop, self->kind->function) < 0) {
         return PYGEN_ERROR;
     }
+    self->state = TRAP_DONE;  /* so that no Python that take() runs awaits it as well */
     if (task_may_go_on(task)) {
         switch (self->kind->take(self, task->loop, task)) {
         case 1:
@@ -328,7 +330,6 @@ wait_begin(ModuleState *state, WaitObject *self, PyObject **result)
         case 0:
             break;
         default:
-            self->state = TRAP_DONE;
             return PYGEN_ERROR;
         }
     }

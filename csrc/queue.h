@@ -269,7 +269,6 @@ queue_refill(QueueObject *queue)
 {
     WaitObject *putter;
     while (!queue_is_full(queue) && (putter = place_first(&queue->putters)) != NULL) {
-        PyObject *refused = NULL;
         Py_INCREF(putter);
         switch (queue_let_in(queue, putter)) {
         case 0:
@@ -282,13 +281,10 @@ queue_refill(QueueObject *queue)
         case 1:
             break;
         default:
-            refused = putter->value;
-            putter->value = PyErr_GetRaisedException();
-            wait_fail(putter);
+            wait_fail_steal(putter, PyErr_GetRaisedException());
             break;
         }
         Py_DECREF(putter);
-        Py_XDECREF(refused);
     }
 }
 

@@ -16,6 +16,7 @@ struct ModuleState {
     PyTypeObject *QueueType, *PriorityQueueType, *LifoQueueType;
     PyTypeObject *ChannelType, *SendChannelType, *ReceiveChannelType;
     PyTypeObject *ResourceType, *RequestType, *PreemptedType, *ResourceStatsType;
+    PyTypeObject *ContainerType, *StoreType, *ContainerStatsType, *StoreStatsType;
     PyTypeObject *LevelStatsType, *WaitStatsType, *QueueStatsType;
     PyObject *CancelledError, *DeadlockError, *LagError, *LoopClosedError;
     PyObject *WouldBlock, *Interrupt, *BrokenBarrierError, *QueueEmpty, *QueueFull, *QueueShutDown;

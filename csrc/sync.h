@@ -139,12 +139,15 @@ wait_refuse(WaitObject *wait)
     wait_end(wait, WAIT_REFUSED);
 }
 
-/* The parked wait comes to the exception that is its value now. */
-static inline void
-wait_fail(WaitObject *wait)
+/* The parked wait comes to that exception, raised at its await. Steals exc. Beware: drops what the
+ * wait was for, which may run Python. */
+static void
+wait_fail_steal(WaitObject *wait, PyObject *exc_steal)
 {
-    wait->outcome = WAIT_FAILED;
-    loop_wake(wait->task->loop, wait->task);
+    PyObject *old = wait->value;
+    wait->value = exc_steal;
+    wait_end(wait, WAIT_FAILED);
+    Py_XDECREF(old);
 }
 
 /* The result() of a kind whose await comes to True, as asyncio's do. */

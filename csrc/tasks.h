@@ -74,6 +74,14 @@ loop_find_task(LoopObject *loop, uint32_t number)
     return NULL;
 }
 
+/* Whose a lock or a token is to be that the task gets, borrowed; see `acts_for`. */
+static TaskObject *
+task_owner_borrowed(TaskObject *task)
+{
+    TaskObject *owner = task->acts_for != 0 ? loop_find_task(task->loop, task->acts_for) : NULL;
+    return owner != NULL ? owner : task;
+}
+
 /* Makes a task that is running throw exc at its await. Steals exc. */
 static void
 loop_throw_next(LoopObject *loop, TaskObject *task, PyObject *exc_steal)

@@ -20,6 +20,7 @@ from sleeploop import (
     CancelScope,
     CapacityLimiter,
     Condition,
+    Container,
     Event,
     LifoQueue,
     Lock,
@@ -28,6 +29,7 @@ from sleeploop import (
     Resource,
     Semaphore,
     SleepingLoop,
+    Store,
     Task,
     TaskGroup,
     checkpoint,
@@ -142,6 +144,12 @@ async def give_after_request(resource: Resource) -> Resource:
     return resource
 
 
+def full_store() -> object:
+    store = Store[list[int]](5, name="shelf", stats=True)
+    store.put_nowait([1])
+    return store
+
+
 INSTANCES = {
     "SleepingLoop": SleepingLoop,
     "SleepingLoop with tasks": lambda: SleepingLoop(sleep(1), sleep(2)),
@@ -191,6 +199,11 @@ INSTANCES = {
     "Resource in use": resource_in_use,
     "Request": lambda: Resource().request(),
     "ResourceStats": lambda: Resource(stats=True).stats(),
+    "Container": lambda: Container(5, 2, name="tank", stats=True),
+    "ContainerStats": lambda: Container(stats=True).stats(),
+    "Store": full_store,
+    "StoreStats": lambda: Store(stats=True).stats(),
+    "Wait for a Store": lambda: Store().get(bool),
 }
 
 

@@ -684,14 +684,13 @@ def test_a_borrower_that_awaits_the_same_thing_when_it_is_compared():
         limiter = CapacityLimiter(5)
 
         def await_it():
-            with pytest.raises(StopIteration):
+            with pytest.raises(RuntimeError, match="was awaited before"):
                 wait.send(None)
 
         evil, other = Evil("evil", await_it), Evil("other")
         limiter.acquire_on_behalf_of_nowait(evil)
         wait = limiter.acquire_on_behalf_of(other)
-        with pytest.raises(RuntimeError, match="other has a token"):
-            await wait
+        await wait
         assert limiter.borrowers == (evil, other)
         limiter.release_on_behalf_of(other)
 

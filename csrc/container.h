@@ -1,0 +1,433 @@
+/* container.h: Container, an amount of something that is brought and taken bit by bit. */
+#ifndef SLEEPLOOP_CONTAINER_H
+#define SLEEPLOOP_CONTAINER_H
+
+#include "meter.h"
+#include "sync.h"
+
+/* At rest the first of each place cannot go on: there is not enough for the getter, or no room for
+ * the putter. Holds no object but its name, so it cannot be part of a cycle. */
+typedef struct {
+    SYNC_HEAD
+    struct place getters, putters;  /* how much is the number of a wait */
+    double level, capacity;         /* above the capacity only by what was given back */
+    struct flow_meter *meter;       /* owned; NULL: no statistics */
+} ContainerObject;
+
+/* ---- amounts --------------------------------------------------------------------------------- */
+
+/* How much is to be put or got: 0, or -1 with an exception. what: "Container.put(): the amount" */
+static int
+container_amount(ContainerObject *self, const char *what, PyObject *obj, double *amount)
+{
+    if (number_from_object(what, obj, amount) < 0) {
+        return -1;
+    }
+    if (!(*amount >= 0 && isfinite(*amount))) {
+        raise_about(PyExc_ValueError, "%s must be 0 or more and finite, not %U%s", what, obj, "");
+        return -1;
+    }
+    if (*amount > self->capacity) {
+        PyObject *capacity = PyFloat_FromDouble(self->capacity);
+        PyObject *text = describe(obj);
+        if (text != NULL && capacity != NULL) {
+            PyErr_Format(PyExc_ValueError,
+                         "%s must be at most the capacity, %S, not %U: it would wait for ever",
+                         what, capacity, text);
+        }
+        Py_XDECREF(text);
+        Py_XDECREF(capacity);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- described ------------------------------------------------------------------------------- */
+
+/* New str: "Container 'tank' (level 3.5 of 10.0)" */
+static PyObject *
+container_describe(PyObject *op)
+{
+    ContainerObject *self = (ContainerObject *)op;
+    PyObject *title = sync_title(op), *text = NULL;
+    PyObject *level = PyFloat_FromDouble(self->level);
+    PyObject *capacity = PyFloat_FromDouble(self->capacity);
+    if (title != NULL && level != NULL && capacity != NULL) {
+        text = isinf(self->capacity)
+                   ? PyUnicode_FromFormat("%U (level %S)", title, level)
+                   : PyUnicode_FromFormat("%U (level %S of %S)", title, level, capacity);
+    }
+    Py_XDECREF(title);
+    Py_XDECREF(level);
+    Py_XDECREF(capacity);
+    return text;
+}
+
+static PyObject *
+container_tp_repr(PyObject *op)
+{
+    return sync_repr_steal(op, container_describe(op));
+}
+
+/* ---- put and got ----------------------------------------------------------------------------- */
+
+/* With no limit, what no float can tell does not fit. */
+static inline int
+container_has_room(const ContainerObject *self, double amount)
+{
+    double level = self->level + amount;
+    return level <= self->capacity && isfinite(level);
+}
+
+/* Lets go whoever can go, until nobody can: those who get before those who put, as what one
+ * leaves behind may be enough for the next. */
+static void
+container_settle(ContainerObject *self)
+{
+    for (;;) {
+        WaitObject *wait = place_first(&self->getters);
+        if (wait != NULL && wait->number <= self->level) {
+            self->level -= wait->number;
+            flow_meter_get(self->meter, wait);
+        }
+        else {
+            wait = place_first(&self->putters);
+            if (wait == NULL || !container_has_room(self, wait->number)) {
+                break;
+            }
+            self->level += wait->number;
+            flow_meter_put(self->meter, wait);
+        }
+        wait_grant(wait);
+    }
+    flow_meter_level(self->meter, state_of_type(Py_TYPE(self)), self->level);
+}
+
+/* 1: it has been put; 0: that has to wait. */
+static int
+container_put(ContainerObject *self, double amount)
+{
+    if (place_first(&self->putters) != NULL || !container_has_room(self, amount)) {
+        return 0;
+    }
+    self->level += amount;
+    flow_meter_put(self->meter, NULL);
+    container_settle(self);
+    return 1;
+}
+
+static int
+container_get(ContainerObject *self, double amount)
+{
+    if (place_first(&self->getters) != NULL || amount > self->level) {
+        return 0;
+    }
+    self->level -= amount;
+    flow_meter_get(self->meter, NULL);
+    container_settle(self);
+    return 1;
+}
+
+static int
+container_take_put(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+{
+    return container_put((ContainerObject *)wait->object, wait->number);
+}
+
+static int
+container_take_get(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+{
+    return container_get((ContainerObject *)wait->object, wait->number);
+}
+
+static void
+container_give_back(WaitObject *wait)
+{
+    ContainerObject *self = (ContainerObject *)wait->object;
+    self->level += wait->number;
+    container_settle(self);
+}
+
+/* The first may have held back those behind him. */
+static void
+container_left(WaitObject *wait)
+{
+    container_settle((ContainerObject *)wait->object);
+}
+
+static const struct wait_kind container_put_kind = {
+    .function = "Container.put()",
+    .take = container_take_put,
+    .left = container_left,
+    .describe = container_describe,
+};
+
+static const struct wait_kind container_get_kind = {
+    .function = "Container.get()",
+    .take = container_take_get,
+    .give_back = container_give_back,
+    .left = container_left,
+    .describe = container_describe,
+};
+
+/* ---- the type -------------------------------------------------------------------------------- */
+
+/* capacity= and level=: 0, or -1 with an exception. */
+static int
+container_limits(PyObject *capacity_obj, PyObject *level_obj, double *capacity, double *level)
+{
+    *capacity = Py_HUGE_VAL;
+    *level = 0;
+    if (capacity_obj != NULL) {
+        if (number_from_object("Container(): the capacity", capacity_obj, capacity) < 0) {
+            return -1;
+        }
+        if (!(*capacity > 0)) {
+            raise_about(PyExc_ValueError, "%s must be more than 0, not %U%s",
+                        "Container(): the capacity", capacity_obj, "");
+            return -1;
+        }
+    }
+    if (level_obj != NULL) {
+        if (number_from_object("Container(): the level", level_obj, level) < 0) {
+            return -1;
+        }
+        if (!(*level >= 0 && *level <= *capacity && isfinite(*level))) {
+            raise_about(PyExc_ValueError, "%s must be from 0 to the capacity and finite, not %U%s",
+                        "Container(): the level", level_obj, "");
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static PyObject *
+container_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"capacity", "level", "name", "stats", NULL};
+    PyObject *capacity_obj = NULL, *level_obj = NULL, *name = NULL;
+    double capacity, level;
+    int stats = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$Op:Container", names, &capacity_obj,
+                                     &level_obj, &name, &stats)
+        || container_limits(capacity_obj, level_obj, &capacity, &level) < 0) {
+        return NULL;
+    }
+    ContainerObject *self = (ContainerObject *)sync_new("Container()", type, name);
+    if (self == NULL) {
+        return NULL;
+    }
+    place_init(&self->getters);
+    place_init(&self->putters);
+    self->capacity = capacity;
+    self->level = level + 0.0;  /* -0.0 is 0.0 */
+    if (flow_meter_new(state_of_type(type), stats, level, &self->meter) < 0) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+static void
+container_tp_dealloc(PyObject *op)
+{
+    sync_dies(op);
+    PyMem_Free(((ContainerObject *)op)->meter);
+    sync_free(op);
+}
+
+static PyObject *
+container_wait(PyObject *op, const struct wait_kind *kind, struct place *place, const char *what,
+               PyObject *obj)
+{
+    double amount;
+    if (container_amount((ContainerObject *)op, what, obj, &amount) < 0) {
+        return NULL;
+    }
+    WaitObject *wait = wait_new(state_of_type(Py_TYPE(op)), kind, op, place, NULL);
+    if (wait != NULL) {
+        wait->number = amount;
+    }
+    return (PyObject *)wait;
+}
+
+PyDoc_STRVAR(container_put_doc,
+"put($self, amount, /)\n--\n\n"
+"Await it to add the amount, once there is room for all of it, behind those who wait\n"
+"to put something.\n"
+"\n"
+"Raises ValueError if the amount is negative, not finite, or more than the capacity.\n");
+
+static PyObject *
+container_py_put(PyObject *op, PyObject *amount)
+{
+    return container_wait(op, &container_put_kind, &((ContainerObject *)op)->putters,
+                          "Container.put(): the amount", amount);
+}
+
+PyDoc_STRVAR(container_get_doc,
+"get($self, amount, /)\n--\n\n"
+"Await it to take the amount, once there is so much, behind those who wait to get\n"
+"something.\n"
+"\n"
+"Raises ValueError if the amount is negative, not finite, or more than the capacity.\n");
+
+static PyObject *
+container_py_get(PyObject *op, PyObject *amount)
+{
+    return container_wait(op, &container_get_kind, &((ContainerObject *)op)->getters,
+                          "Container.get(): the amount", amount);
+}
+
+static PyObject *
+container_nowait(PyObject *op, int (*act)(ContainerObject *, double), const char *function,
+                 const char *what, PyObject *obj)
+{
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    double amount;
+    if (container_amount((ContainerObject *)op, what, obj, &amount) < 0
+        || sync_touch(state, (SyncObject *)op, function) < 0) {
+        return NULL;
+    }
+    if (act((ContainerObject *)op, amount)) {
+        Py_RETURN_NONE;
+    }
+    PyObject *number = PyFloat_FromDouble(amount);
+    PyObject *text = number != NULL ? PyUnicode_FromFormat("%s of %S would have to wait: %R",
+                                                           function, number, op)
+                                    : NULL;
+    Py_XDECREF(number);
+    raise_would_block(state, text);
+    return NULL;
+}
+
+PyDoc_STRVAR(container_put_nowait_doc,
+"put_nowait($self, amount, /)\n--\n\n"
+"Add the amount at once.\n"
+"\n"
+"Raises WouldBlock if there is no room for all of it, or others wait to put something;\n"
+"ValueError as put() does; RuntimeError if the tasks that use it run in another thread.\n");
+
+static PyObject *
+container_py_put_nowait(PyObject *op, PyObject *amount)
+{
+    return container_nowait(op, container_put, "Container.put_nowait()",
+                            "Container.put_nowait(): the amount", amount);
+}
+
+PyDoc_STRVAR(container_get_nowait_doc,
+"get_nowait($self, amount, /)\n--\n\n"
+"Take the amount at once.\n"
+"\n"
+"Raises WouldBlock if there is not so much, or others wait to get something; ValueError\n"
+"as get() does; RuntimeError if the tasks that use it run in another thread.\n");
+
+static PyObject *
+container_py_get_nowait(PyObject *op, PyObject *amount)
+{
+    return container_nowait(op, container_get, "Container.get_nowait()",
+                            "Container.get_nowait(): the amount", amount);
+}
+
+PyDoc_STRVAR(container_stats_doc,
+"stats($self, /)\n--\n\n"
+"Statistics so far, as ContainerStats.\n"
+"\n"
+"Raises RuntimeError if the container was made without stats=True.\n");
+
+static PyObject *
+container_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    return flow_stats_new(state, state->ContainerStatsType, ((ContainerObject *)op)->meter,
+                          "Container.stats()", op);
+}
+
+PyDoc_STRVAR(container_stats_type_doc, "What Container.stats() returns.");
+
+static PyStructSequence_Field container_stats_fields[] = {
+    {"level", "how much there was, a LevelStats"},
+    {"puts", "how long those waited who have put something, a WaitStats"},
+    {"gets", "how long those waited who have got something, a WaitStats"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc container_stats_desc = {
+    .name = "sleeploop.ContainerStats",
+    .doc = container_stats_type_doc,
+    .fields = container_stats_fields,
+    .n_in_sequence = 3,
+};
+
+PyDoc_STRVAR(container_type_doc,
+"Container(capacity=math.inf, level=0.0, *, name=None, stats=False)\n--\n\n"
+"An amount of something that tasks bring and take: fuel in a tank, money in a till.\n"
+"\n"
+"First come, first served, among those who get and among those who put: whoever waits\n"
+"for much holds back those behind him who want less.\n"
+"\n"
+"capacity: how much there can be, in whatever unit you like.\n"
+"level: how much there is at first.\n"
+"name: a str, for the repr and for reports.\n"
+"stats: whether to keep what stats() tells.\n"
+"\n"
+"Raises ValueError for a capacity that is not positive, or a level outside of it.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def car(tank):\n"
+"...     await tank.get(40)\n"
+"...     print('filled up at', sleeploop.current_loop().time())\n"
+">>> async def main():\n"
+"...     tank = sleeploop.Container(100, level=10, name='tank')\n"
+"...     sleeploop.create_task(car(tank))\n"
+"...     await sleeploop.sleep(60)\n"
+"...     print(tank)\n"
+"...     await tank.put(80)\n"
+"...     await sleeploop.checkpoint()\n"
+"...     print(tank)\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"<Container 'tank' (level 10.0 of 100.0), 1 waiting>\n"
+"filled up at 60.0\n"
+"<Container 'tank' (level 50.0 of 100.0)>\n");
+
+static PyMethodDef container_methods[] = {
+    {"put", container_py_put, METH_O, container_put_doc},
+    {"get", container_py_get, METH_O, container_get_doc},
+    {"put_nowait", container_py_put_nowait, METH_O, container_put_nowait_doc},
+    {"get_nowait", container_py_get_nowait, METH_O, container_get_nowait_doc},
+    {"stats", container_py_stats, METH_NOARGS, container_stats_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef container_getset[] = {
+    SYNC_NAME_GETTER,
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef container_members[] = {
+    SYNC_WEAKLIST,
+    {"level", T_DOUBLE, offsetof(ContainerObject, level), READONLY,
+     PyDoc_STR("How much there is, a float.")},
+    {"capacity", T_DOUBLE, offsetof(ContainerObject, capacity), READONLY,
+     PyDoc_STR("How much there can be, a float.")},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot container_slots[] = {
+    {Py_tp_doc, (void *)container_type_doc},
+    {Py_tp_new, container_tp_new},
+    {Py_tp_dealloc, container_tp_dealloc},
+    {Py_tp_repr, container_tp_repr},
+    {Py_tp_methods, container_methods},
+    {Py_tp_getset, container_getset},
+    {Py_tp_members, container_members},
+    {0, NULL},
+};
+
+static PyType_Spec container_spec = {
+    .name = "sleeploop.Container",
+    .basicsize = sizeof(ContainerObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = container_slots,
+};
+
+#endif /* SLEEPLOOP_CONTAINER_H */

@@ -1,0 +1,415 @@
+/* store.h: Store, things that tasks bring and take, each the first that it likes: the type. */
+#ifndef SLEEPLOOP_STORE_H
+#define SLEEPLOOP_STORE_H
+
+#include "offer.h"
+
+/* ---- described ------------------------------------------------------------------------------- */
+
+/* New str: "Store 'shelf' (2 of 5 items)" */
+static PyObject *
+store_describe(PyObject *op)
+{
+    StoreObject *self = (StoreObject *)op;
+    PyObject *title = sync_title(op), *text = NULL;
+    size_t n = self->items.len;
+    if (title != NULL) {
+        text = self->capacity == SIZE_MAX
+                   ? PyUnicode_FromFormat("%U (%zu item%s)", title, n, n == 1 ? "" : "s")
+                   : PyUnicode_FromFormat("%U (%zu of %zu item%s)", title, n, self->capacity,
+                                          self->capacity == 1 ? "" : "s");
+        Py_DECREF(title);
+    }
+    return text;
+}
+
+static PyObject *
+store_tp_repr(PyObject *op)
+{
+    return sync_repr_steal(op, store_describe(op));
+}
+
+/* ---- waiting --------------------------------------------------------------------------------- */
+
+static int
+store_take_put(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+{
+    int done = store_put((StoreObject *)wait->object, wait->value);
+    if (done > 0) {
+        Py_CLEAR(wait->value);
+    }
+    return done;
+}
+
+/* The second time, when it is about to be parked, no filter is asked if nothing has come since. */
+static int
+store_take_get(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+{
+    StoreObject *self = (StoreObject *)wait->object;
+    if (wait->number > 0 && (double)self->added < wait->number) {
+        wait->number = (double)++self->moment;
+        return 0;
+    }
+    PyObject *item;
+    int found = store_get(self, wait->kind->function, wait->value, &item);
+    if (found > 0) {
+        Py_XSETREF(wait->value, item);
+    }
+    else if (found == 0) {
+        wait->number = (double)++self->moment;
+    }
+    return found;
+}
+
+static PyObject *
+store_get_result(WaitObject *wait)
+{
+    PyObject *item = wait->value;
+    ((StoreObject *)wait->object)->promised -= wait->phase;
+    wait->phase = 0;
+    wait->value = NULL;
+    return item;
+}
+
+/* To the front, and to the first who wants it. Beware: runs filters. */
+static void
+store_give_back(WaitObject *wait)
+{
+    StoreObject *self = (StoreObject *)wait->object;
+    PyObject *item = store_get_result(wait);
+    if (buffer_reserve(&self->items) < 0) {  /* only if it had been taken as the await began */
+        PyErr_WriteUnraisable((PyObject *)self);
+        Py_DECREF(item);
+        return;
+    }
+    buffer_push_front(&self->items, item);
+    self->new_front++;
+    self->cursor++;
+    self->added = ++self->moment;
+    store_settle_if_idle(self);
+}
+
+static const struct wait_kind store_put_kind = {
+    .function = "Store.put()",
+    .take = store_take_put,
+    .describe = store_describe,
+};
+
+static const struct wait_kind store_get_kind = {
+    .function = "Store.get()",
+    .take = store_take_get,
+    .result = store_get_result,
+    .give_back = store_give_back,
+    .describe = store_describe,
+};
+
+/* ---- the type -------------------------------------------------------------------------------- */
+
+/* capacity=: 0, or -1 with an exception. An int, however large, or a float that is one. */
+static int
+store_capacity(PyObject *obj, size_t *capacity)
+{
+    const char *what = "Store(): the capacity";
+    double number;
+    if (number_from_object(what, obj, &number) < 0) {
+        return -1;
+    }
+    if (!(number >= 1) || (isfinite(number) && number != floor(number))) {
+        raise_about(PyExc_ValueError, "%s must be a whole number, 1 or more, or inf, not %U%s", what,
+                    obj, "");
+        return -1;
+    }
+    *capacity = number < (double)PY_SSIZE_T_MAX ? (size_t)number : SIZE_MAX;
+    return 0;
+}
+
+static PyObject *
+store_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"capacity", "name", "stats", NULL};
+    PyObject *capacity_obj = NULL, *name = NULL;
+    size_t capacity = SIZE_MAX;
+    int stats = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op:Store", names, &capacity_obj, &name,
+                                     &stats)
+        || (capacity_obj != NULL && store_capacity(capacity_obj, &capacity) < 0)) {
+        return NULL;
+    }
+    StoreObject *self = (StoreObject *)sync_new("Store()", type, name);
+    if (self == NULL) {
+        return NULL;
+    }
+    place_init(&self->getters);
+    place_init(&self->putters);
+    self->capacity = capacity;
+    if (flow_meter_new(state_of_type(type), stats, 0, &self->meter) < 0) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+static int
+store_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return buffer_traverse(&((StoreObject *)op)->items, visit, arg);
+}
+
+static int
+store_tp_clear(PyObject *op)
+{
+    buffer_clear(&((StoreObject *)op)->items);
+    return 0;
+}
+
+static void
+store_tp_dealloc(PyObject *op)
+{
+    PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, store_tp_dealloc)
+    sync_dies(op);
+    (void)store_tp_clear(op);
+    PyMem_Free(((StoreObject *)op)->meter);
+    sync_free(op);
+    Py_TRASHCAN_END
+}
+
+/* The argument of a get: 0, or -1 with a TypeError. NULL for None. */
+static int
+store_filter(const char *function, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames,
+             PyObject **filter_borrowed)
+{
+    static const char *const names[] = {"filter", NULL};
+    if (args_parse(function, names, 1, 0, args, n_args, kwnames, filter_borrowed) < 0) {
+        return -1;
+    }
+    if (*filter_borrowed == Py_None) {
+        *filter_borrowed = NULL;
+    }
+    if (*filter_borrowed != NULL && !PyCallable_Check(*filter_borrowed)) {
+        raise_about(PyExc_TypeError, "%s: filter must be a function of an item, not %U%s", function,
+                    *filter_borrowed, "");
+        return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(store_put_doc,
+"put($self, item, /)\n--\n\n"
+"Await it to put the item in, once there is room, behind those who wait for that. It is\n"
+"offered at once to those who wait to get something, first come, first served.\n");
+
+static PyObject *
+store_py_put(PyObject *op, PyObject *item)
+{
+    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &store_put_kind, op,
+                                &((StoreObject *)op)->putters, Py_NewRef(item));
+}
+
+PyDoc_STRVAR(store_get_doc,
+"get($self, /, filter=None)\n--\n\n"
+"Await it to take the first item out for which filter(item) is true, or the first of all.\n"
+"\n"
+"The filter is asked about what is there, and then about each item that is put in. What it\n"
+"raises is raised by the await, whoever has put that item in. It may look at the store, and\n"
+"put something in; it must not take anything out, which is a RuntimeError.\n");
+
+static PyObject *
+store_py_get(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    PyObject *filter;
+    if (store_filter("Store.get()", args, n_args, kwnames, &filter) < 0) {
+        return NULL;
+    }
+    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &store_get_kind, op,
+                                &((StoreObject *)op)->getters, Py_XNewRef(filter));
+}
+
+PyDoc_STRVAR(store_put_nowait_doc,
+"put_nowait($self, item, /)\n--\n\n"
+"Put the item in at once.\n"
+"\n"
+"Raises WouldBlock if the store is full; RuntimeError if the tasks that use it run in another\n"
+"thread.\n");
+
+static PyObject *
+store_py_put_nowait(PyObject *op, PyObject *item)
+{
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    if (sync_touch(state, (SyncObject *)op, "Store.put_nowait()") < 0) {
+        return NULL;
+    }
+    int done = store_put((StoreObject *)op, item);
+    if (done == 0) {
+        raise_would_block(state, PyUnicode_FromFormat("Store.put_nowait() would have to wait: %R",
+                                                      op));
+    }
+    return done > 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+PyDoc_STRVAR(store_get_nowait_doc,
+"get_nowait($self, /, filter=None)\n--\n\n"
+"Take the first item out for which filter(item) is true, or the first of all, at once.\n"
+"\n"
+"Raises WouldBlock if there is none; what the filter raises; RuntimeError if the tasks that\n"
+"use it run in another thread.\n");
+
+static PyObject *
+store_py_get_nowait(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    const char *function = "Store.get_nowait()";
+    PyObject *filter, *item;
+    if (store_filter(function, args, n_args, kwnames, &filter) < 0
+        || sync_touch(state, (SyncObject *)op, function) < 0) {
+        return NULL;
+    }
+    int found = store_get((StoreObject *)op, function, filter, &item);
+    if (found == 0) {
+        raise_would_block(state, PyUnicode_FromFormat("%s would have to wait: %R", function, op));
+    }
+    return found > 0 ? item : NULL;
+}
+
+PyDoc_STRVAR(store_stats_doc,
+"stats($self, /)\n--\n\n"
+"Statistics so far, as StoreStats.\n"
+"\n"
+"Raises RuntimeError if the store was made without stats=True.\n");
+
+static PyObject *
+store_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    return flow_stats_new(state, state->StoreStatsType, ((StoreObject *)op)->meter,
+                          "Store.stats()", op);
+}
+
+static PyObject *
+store_get_items(PyObject *op, void *Py_UNUSED(closure))
+{
+    struct buffer *items = &((StoreObject *)op)->items;
+    PyObject *tuple;
+    for (;;) {
+        size_t n = items->len;
+        tuple = PyTuple_New((Py_ssize_t)n);
+        if (tuple == NULL || items->len == n) {
+            break;
+        }
+        Py_DECREF(tuple);  /* a collection has put something in */
+    }
+    for (size_t i = 0; tuple != NULL && i < items->len; i++) {
+        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, Py_NewRef(buffer_get(items, i)));
+    }
+    return tuple;
+}
+
+static PyObject *
+store_get_capacity(PyObject *op, void *Py_UNUSED(closure))
+{
+    size_t capacity = ((StoreObject *)op)->capacity;
+    return capacity == SIZE_MAX ? PyFloat_FromDouble(Py_HUGE_VAL) : PyLong_FromSize_t(capacity);
+}
+
+static Py_ssize_t
+store_sq_length(PyObject *op)
+{
+    return (Py_ssize_t)((StoreObject *)op)->items.len;
+}
+
+PyDoc_STRVAR(store_stats_type_doc, "What Store.stats() returns.");
+
+static PyStructSequence_Field store_stats_fields[] = {
+    {"length", "how many items there were, a LevelStats"},
+    {"puts", "how long those waited who have put something in, a WaitStats"},
+    {"gets", "how long those waited who have got something, a WaitStats"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc store_stats_desc = {
+    .name = "sleeploop.StoreStats",
+    .doc = store_stats_type_doc,
+    .fields = store_stats_fields,
+    .n_in_sequence = 3,
+};
+
+PyDoc_STRVAR(store_type_doc,
+"Store(capacity=math.inf, *, name=None, stats=False)\n--\n\n"
+"Things that tasks bring and take, each the first that it likes: tools, parcels, servers.\n"
+"\n"
+"First come, first served; but whoever waits for something that is not there does not hold\n"
+"back those who want something else.\n"
+"\n"
+"capacity: how many items there can be.\n"
+"name: a str, for the repr and for reports.\n"
+"stats: whether to keep what stats() tells.\n"
+"\n"
+"Raises ValueError for a capacity of less than 1, or with a fraction.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def dress(shelf, size):\n"
+"...     shirt = await shelf.get(lambda shirt: shirt[0] == size)\n"
+"...     print(shirt, 'at', sleeploop.current_loop().time())\n"
+">>> async def main():\n"
+"...     shelf = sleeploop.Store(5, name='shelf')\n"
+"...     sleeploop.create_task(dress(shelf, 'L'))\n"
+"...     sleeploop.create_task(dress(shelf, 'M'))\n"
+"...     for shirt in ('S', 'blue'), ('M', 'red'), ('L', 'green'):\n"
+"...         await sleeploop.sleep(1)\n"
+"...         await shelf.put(shirt)\n"
+"...     await sleeploop.checkpoint()\n"
+"...     print(shelf, shelf.items)\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"('M', 'red') at 2.0\n"
+"('L', 'green') at 3.0\n"
+"<Store 'shelf' (1 of 5 items)> (('S', 'blue'),)\n");
+
+static PyMethodDef store_methods[] = {
+    {"put", store_py_put, METH_O, store_put_doc},
+    {"get", (PyCFunction)(void (*)(void))store_py_get, METH_FASTCALL | METH_KEYWORDS,
+     store_get_doc},
+    {"put_nowait", store_py_put_nowait, METH_O, store_put_nowait_doc},
+    {"get_nowait", (PyCFunction)(void (*)(void))store_py_get_nowait,
+     METH_FASTCALL | METH_KEYWORDS, store_get_nowait_doc},
+    {"stats", store_py_stats, METH_NOARGS, store_stats_doc},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
+     PyDoc_STR("Store[int] is a Store of ints, for type checkers.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef store_getset[] = {
+    SYNC_NAME_GETTER,
+    {"items", store_get_items, NULL,
+     PyDoc_STR("What is in it, a tuple, in the order in which it was put in."), NULL},
+    {"capacity", store_get_capacity, NULL,
+     PyDoc_STR("How many items there can be, an int, or inf."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef store_members[] = {
+    SYNC_WEAKLIST,
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot store_slots[] = {
+    {Py_tp_doc, (void *)store_type_doc},
+    {Py_tp_new, store_tp_new},
+    {Py_tp_dealloc, store_tp_dealloc},
+    {Py_tp_traverse, store_tp_traverse},
+    {Py_tp_clear, store_tp_clear},
+    {Py_tp_repr, store_tp_repr},
+    {Py_sq_length, store_sq_length},
+    {Py_tp_methods, store_methods},
+    {Py_tp_getset, store_getset},
+    {Py_tp_members, store_members},
+    {0, NULL},
+};
+
+static PyType_Spec store_spec = {
+    .name = "sleeploop.Store",
+    .basicsize = sizeof(StoreObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = store_slots,
+};
+
+#endif /* SLEEPLOOP_STORE_H */
