@@ -482,8 +482,8 @@ class Index:
         self.value = value
 
     def __index__(self):
-        if isinstance(self.value, Exception):
-            raise self.value
+        if isinstance(self.value, type):
+            raise self.value("evil")
         return self.value
 
 
@@ -498,7 +498,7 @@ class Index:
         (math.inf, TypeError, "must be an int, not inf$"),
         ("two", TypeError, "must be an int, not 'two'$"),
         (None, TypeError, "must be an int, not None$"),
-        (Index(KeyError("evil")), KeyError, "evil"),
+        (Index(KeyError), KeyError, "evil"),
         (Index("no int"), TypeError, "__index__"),
     ],
 )
