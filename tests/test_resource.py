@@ -877,6 +877,7 @@ def test_a_task_that_dies_with_the_release_may_use_the_resource():
 
 
 @pytest.mark.slow
+@pytest.mark.no_leak_check  # again and again it would take minutes
 def test_100_000_waiters_most_of_which_leave():
     async def main():
         resource = Resource()
