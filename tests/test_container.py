@@ -448,14 +448,16 @@ def test_the_value_is_named(method):
         getattr(Container(), method)(amount=1)
 
 
-@pytest.mark.parametrize("error", [LookupError("no"), OverflowError("own"), KeyboardInterrupt()])
-def test_a_number_that_fails(error):
+@pytest.mark.parametrize("kind", [LookupError, OverflowError, KeyboardInterrupt])
+def test_a_number_that_fails(kind):
+    error = kind("own")
+
     class Number:
         def __float__(self):
             raise error
 
     for call in (Container, Container().put, Container().get_nowait):
-        with pytest.raises(type(error)) as caught:
+        with pytest.raises(kind) as caught:
             call(Number())
         assert caught.value is error
 
@@ -648,6 +650,8 @@ def test_no_statistics_unless_asked_for():
 # ---- many, and evil ones -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.no_leak_check  # takes long, and nothing that others do not
 def test_many_waiters():
     async def get(n):
         await tank.get(1)

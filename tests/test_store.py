@@ -477,8 +477,10 @@ def test_what_a_filter_raises_is_raised_where_it_is_awaited():
 
 
 @pytest.mark.parametrize("waits", [False, True])
-@pytest.mark.parametrize("error", [StopIteration(5), StopAsyncIteration(), GeneratorExit()])
-def test_an_error_that_would_be_taken_for_an_end(waits, error):
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit])
+def test_an_error_that_would_be_taken_for_an_end(waits, kind):
+    error = kind(5)
+
     def picky(item):
         raise error
 
@@ -1187,6 +1189,8 @@ def test_no_statistics_unless_asked_for():
 # ---- many, and how things die --------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.no_leak_check  # takes long, and nothing that others do not
 def test_many_getters():
     async def get(n):
         order.append((n, await shelf.get()))
@@ -1204,6 +1208,8 @@ def test_many_getters():
     assert order == [(n, n) for n in range(MANY)]
 
 
+@pytest.mark.slow
+@pytest.mark.no_leak_check  # takes long, and nothing that others do not
 def test_many_putters():
     async def main():
         async with TaskGroup() as group:
@@ -1253,6 +1259,8 @@ def test_a_store_in_itself_is_collected():
     assert (ref(), died) == (None, [1])
 
 
+@pytest.mark.slow
+@pytest.mark.no_leak_check  # takes long, and nothing that others do not
 def test_a_chain_of_stores_is_freed_without_recursion():
     shelf = None
     for _ in range(MANY):
