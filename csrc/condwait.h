@@ -141,7 +141,8 @@ condition_take_for(WaitObject *wait, LoopObject *loop, TaskObject *task)
         return -1;
     }
     int taken = condition_take(wait, loop, task);
-    return taken == 0 && wait->state == TRAP_NEW ? condition_evaluate(wait) : taken;
+    /* Waiting: it is about to be parked, and the value has been looked at. */
+    return taken == 0 && wait->state != TRAP_WAITING ? condition_evaluate(wait) : taken;
 }
 
 /* The task has the lock again, and this is the end of having waited for it. */

@@ -17,7 +17,7 @@ PyDoc_STRVAR(begins_wait_doc,
 static PyObject *
 module_py_begins_wait(PyObject *module, PyObject *op)
 {
-    if (Py_TYPE(op) != ((ModuleState *)PyModule_GetState(module))->WaitType) {
+    if (!is_wait(PyModule_GetState(module), op)) {
         Py_RETURN_NONE;
     }
     return PyBool_FromLong(((WaitObject *)op)->state == TRAP_NEW);
@@ -67,12 +67,12 @@ take_place(ModuleState *state, TaskObject *task, WaitObject *wait)
     }
     wait->task = task;
     wait->started = clock_about_now(&loop->clock);
-    wait->state = TRAP_WAITING;
+    wait->state = TRAP_DONE;  /* as in wait_begin() */
     int taken = wait->kind->take(wait, loop, task);
     if (taken < 0) {
-        wait->state = TRAP_DONE;
         return -1;
     }
+    wait->state = TRAP_WAITING;
     if (taken > 0) {
         wait->outcome = WAIT_GRANTED;
         task->flags |= TASK_STARTED;  /* it runs now, even if it is cancelled */
@@ -111,7 +111,7 @@ module_py_take_place(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     if (me == NULL) {
         return NULL;
     }
-    if (n_args != 3 || Py_TYPE(args[0]) != state->GroupType || Py_TYPE(args[2]) != state->WaitType
+    if (n_args != 3 || Py_TYPE(args[0]) != state->GroupType || !is_wait(state, args[2])
         || ((WaitObject *)args[2])->state != TRAP_NEW) {
         PyErr_SetString(PyExc_TypeError, "_take_place() takes a group, a coroutine and a new Wait");
         return NULL;
@@ -138,7 +138,7 @@ static PyObject *
 module_py_give_back(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
     ModuleState *state = PyModule_GetState(module);
-    if (n_args != 2 || Py_TYPE(args[0]) != state->WaitType) {
+    if (n_args != 2 || !is_wait(state, args[0])) {
         PyErr_SetString(PyExc_TypeError, "_give_back() takes a Wait and a value");
         return NULL;
     }
@@ -148,7 +148,7 @@ module_py_give_back(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         || sync_touch(state, wait->object, wait->kind->function) < 0) {
         return PyErr_Occurred() ? NULL : Py_NewRef(Py_False);
     }
-    if (wait->value == NULL && args[1] != Py_None && args[1] != Py_True) {
+    if (wait->value == NULL && args[1] != args[0]) {  /* a Request comes to itself */
         wait->value = Py_NewRef(args[1]);
     }
     wait->taken = 0;

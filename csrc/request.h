@@ -75,6 +75,25 @@ request_blocker(const WaitObject *wait)
     return resource->capacity == 1 && resource->held == 1 ? resource->slots[0]->user->number : 0;
 }
 
+/* New list of the numbers of the tasks that have slots, any of which may give one back. */
+static PyObject *
+request_blockers(PyObject *op)
+{
+    ResourceObject *resource = (ResourceObject *)op;
+    PyObject *numbers = PyList_New(0);
+    for (uint32_t slot = 0; numbers != NULL && slot < resource->n_slots; slot++) {
+        if (resource->slots[slot] == NULL) {
+            continue;
+        }
+        PyObject *number = PyLong_FromUnsignedLong(resource->slots[slot]->user->number);
+        if (number == NULL || PyList_Append(numbers, number) < 0) {
+            Py_CLEAR(numbers);
+        }
+        Py_XDECREF(number);
+    }
+    return numbers;
+}
+
 static const struct wait_kind request_kind = {
     .function = "Resource.request()",
     .take = request_take,
@@ -82,6 +101,7 @@ static const struct wait_kind request_kind = {
     .give_back = request_undo,
     .describe = resource_describe,
     .blocker = request_blocker,
+    .blockers = request_blockers,
     .park = request_park,
     .unpark = request_unpark,
 };

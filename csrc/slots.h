@@ -170,7 +170,7 @@ request_park(WaitObject *wait, TaskObject *task)
         PyErr_NoMemory();
         return -1;
     }
-    request->user = (TaskObject *)Py_NewRef(task);
+    request->user = (TaskObject *)Py_NewRef(task_owner_borrowed(task));
     queue_count(resource, task->loop, 1);
     return 0;
 }
@@ -219,7 +219,7 @@ slots_count(ResourceObject *resource, int64_t now)
 static inline void
 slot_give(ResourceObject *resource, RequestObject *request, TaskObject *task)
 {
-    request->user = (TaskObject *)Py_NewRef(task);
+    request->user = (TaskObject *)Py_NewRef(task_owner_borrowed(task));
     resource->held++;
     slot_fill(resource, slots_pick(resource), request, task->loop);
     slots_count(resource, request->since);
@@ -231,7 +231,7 @@ slot_pass_on(ResourceObject *resource, uint32_t slot)
 {
     RequestObject *next = queue_first(resource);
     if (next != NULL) {
-        slot_fill(resource, slot, next, next->user->loop);
+        slot_fill(resource, slot, next, next->wait.task->loop);
         wait_grant(&next->wait);
         return;
     }

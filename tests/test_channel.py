@@ -1533,7 +1533,7 @@ def test_waiting_on_is_the_end_and_reports_name_it():
         task = create_task(clone.receive(), name="consumer")
         await checkpoint()
         assert task.waiting_on is clone
-        assert "Task 'consumer' sleeploop.Wait object: waiting for ReceiveChannel 'x' (empty)" in (
+        assert "Task 'consumer' ReceiveChannel.receive: waiting for ReceiveChannel 'x' (empty)" in (
             format_tasks()
         )
         send.send_nowait(1)
