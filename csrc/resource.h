@@ -129,16 +129,42 @@ resource_tp_dealloc(PyObject *op)
 
 /* ---- described ------------------------------------------------------------------------------- */
 
-/* New str: "Resource 'desk' 1 of 2 in use" */
+#define USERS_SHOWN 3
+
+/* New str: " by task 'a', task 'b'", or "" if nobody has a slot. */
+static PyObject *
+resource_describe_users(const ResourceObject *resource)
+{
+    PyObject *text = PyUnicode_FromString("");
+    size_t shown = 0;
+    for (uint32_t slot = 0; text != NULL && shown < USERS_SHOWN && slot < resource->n_slots; slot++) {
+        if (resource->slots[slot] == NULL) {
+            continue;
+        }
+        PyObject *name = task_name(resource->slots[slot]->user);
+        Py_SETREF(text, name != NULL ? PyUnicode_FromFormat("%U%s task %R", text,
+                                                            shown++ == 0 ? " by" : ",", name)
+                                     : NULL);
+        Py_XDECREF(name);
+    }
+    if (text != NULL && resource->held > shown) {
+        Py_SETREF(text, PyUnicode_FromFormat("%U and %zu more", text, resource->held - shown));
+    }
+    return text;
+}
+
+/* New str: "Resource 'desk' (2 of 2 in use by task 'a', task 'b')" */
 static PyObject *
 resource_describe(PyObject *op)
 {
     ResourceObject *resource = (ResourceObject *)op;
-    PyObject *title = sync_title(op);
-    PyObject *text = title != NULL ? PyUnicode_FromFormat("%U %zu of %lu in use", title,
-                                                          resource->held,
-                                                          (unsigned long)resource->capacity)
-                                   : NULL;
+    PyObject *title = sync_title(op), *text = NULL;
+    PyObject *by = title != NULL ? resource_describe_users(resource) : NULL;
+    if (by != NULL) {
+        text = PyUnicode_FromFormat("%U (%zu of %lu in use%U)", title, resource->held,
+                                    (unsigned long)resource->capacity, by);
+        Py_DECREF(by);
+    }
     Py_XDECREF(title);
     return text;
 }
@@ -320,7 +346,7 @@ PyDoc_STRVAR(resource_type_doc,
 "...         print(desk)\n"
 ">>> sleeploop.run(main(), speed=math.inf)\n"
 "Anna at 0.0\n"
-"<Resource 'desk' 1 of 1 in use, 2 waiting>\n"
+"<Resource 'desk' (1 of 1 in use by task 'Task-2'), 2 waiting>\n"
 "Carl at 3.0\n"
 "Bert at 6.0\n");
 

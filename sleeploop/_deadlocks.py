@@ -203,7 +203,7 @@ def _wait_text(graph: _Graph, number: int, other: str) -> str:
     elif how in ("one", "shared"):
         title, since = _describe_wait(task)
         if how == "shared" and other:
-            what = f"{title}, of which {other} has some"
+            what = title if other in title else f"{title}, of which {other} has some"
         elif how == "shared":
             what = f"{title}, of which tasks that are gone have all"
         elif since is not None and other:

@@ -1541,7 +1541,7 @@ def test_waiting_on_is_the_end_and_reports_name_it():
         task = create_task(send.send(1), name="producer")
         await checkpoint()
         assert task.waiting_on is send
-        assert "Task 'producer' sleeploop.Wait object: waiting for SendChannel 'x' (full)" in (
+        assert "Task 'producer' SendChannel.send: waiting for SendChannel 'x' (full)" in (
             format_tasks()
         )
         assert receive.receive_nowait() == 1

@@ -261,7 +261,8 @@ def test_a_request_that_waits_can_be_withdrawn():
         error = await task
         assert type(error) is RequestCancelled
         assert str(error) == (
-            "this request for Resource 'desk' 1 of 1 in use has been withdrawn by cancel()"
+            "this request for Resource 'desk' (1 of 1 in use by task 'Task-1') has been withdrawn "
+            "by cancel()"
         )
         assert now() == 1.0
         assert slot.cancel() is True
@@ -653,8 +654,8 @@ def test_another_thread_is_refused():
 def test_reprs():
     async def main():
         resource = Resource(2, name="desk")
-        assert repr(resource) == "<Resource 'desk' 0 of 2 in use>"
-        assert repr(Resource()) == "<Resource 0 of 1 in use>"
+        assert repr(resource) == "<Resource 'desk' (0 of 2 in use)>"
+        assert repr(Resource()) == "<Resource (0 of 1 in use)>"
         requests = [resource.request(n) for n in range(3)]
         assert repr(requests[0]) == "<Request of Resource 'desk', priority 0, not awaited yet>"
         await requests[0]
@@ -664,9 +665,14 @@ def test_reprs():
         await requests[1]
         task = create_task(outcome(requests[2]))
         await sleep(1)
-        assert repr(resource) == "<Resource 'desk' 2 of 2 in use, 1 waiting>"
+        assert repr(resource) == (
+            "<Resource 'desk' (2 of 2 in use by task 'Task-1', task 'Task-1'), 1 waiting>"
+        )
         assert repr(requests[2]) == "<Request of Resource 'desk', priority 2, waiting>"
-        assert "waiting for Resource 'desk' 2 of 2 in use" in format_tasks()
+        assert (
+            "waiting for Resource 'desk' (2 of 2 in use by task 'Task-1', task 'Task-1'), since"
+            in format_tasks()
+        )
         assert (task.waiting_on, task.waiting_since) == (resource, 0.0)
         requests[0].release()
         assert repr(requests[0]) == "<Request of Resource 'desk', priority 0, released>"
@@ -681,7 +687,7 @@ def test_who_waits_for_itself_is_a_deadlock():
         async with resource.request(), resource.request(), resource.request():
             raise AssertionError
 
-    with pytest.raises(DeadlockError, match="waiting for Resource 'desk' 2 of 2 in use"):
+    with pytest.raises(DeadlockError, match=r"waiting for Resource 'desk' \(2 of 2 in use by"):
         virtual(main())
 
 

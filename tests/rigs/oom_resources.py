@@ -26,7 +26,9 @@ async def serve() -> list[int]:
         for priority in (7, 8, 9):
             group.create_task(be_served(resource, priority, False, log))
         await sleeploop.checkpoint()
-        assert repr(resource) == "<Resource 'desk' 2 of 2 in use, 1 waiting>"
+        assert repr(resource) == (
+            "<Resource 'desk' (2 of 2 in use by task 'Task-2', task 'Task-3'), 1 waiting>"
+        )
         group.create_task(be_served(resource, 1, True, log))
         waiting = resource.request(20)
         withdrawn = group.create_task(expect_withdrawal(waiting))
