@@ -6,23 +6,21 @@
 static struct PyModuleDef sleeploop_module;
 
 #include "csrc/functions.h"
-#include "csrc/private.h"
 #include "csrc/onbehalf.h"
+#include "csrc/private.h"
 #include "csrc/waitgraph.h"
 
-#include "csrc/buffer.h"
-
-#include "csrc/channelends.h"
-#include "csrc/container.h"
-#include "csrc/event.h"
-#include "csrc/limitertype.h"
-#include "csrc/lock.h"
-#include "csrc/condition.h"
-#include "csrc/barrier.h"
-#include "csrc/semaphore.h"
-#include "csrc/queuetype.h"
-#include "csrc/resource.h"
-#include "csrc/store.h"
+#include "csrc/sync/barrier.h"
+#include "csrc/sync/channelends.h"
+#include "csrc/sync/condition.h"
+#include "csrc/sync/container.h"
+#include "csrc/sync/event.h"
+#include "csrc/sync/limitertype.h"
+#include "csrc/sync/lock.h"
+#include "csrc/sync/queuetype.h"
+#include "csrc/sync/resource.h"
+#include "csrc/sync/semaphore.h"
+#include "csrc/sync/store.h"
 
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},

@@ -35,7 +35,7 @@ setup(
             "_sleeploop",
             sources=["_sleeploop.c"],
             # One translation unit: without this, an edited header leaves a stale build.
-            depends=sorted(glob("csrc/*.h")),
+            depends=sorted(glob("csrc/**/*.h", recursive=True)),
             define_macros=macros,
             extra_compile_args=compile_args,
         )

@@ -8,7 +8,7 @@
 #define SLEEPLOOP_ONBEHALF_H
 
 #include "group.h"
-#include "sync.h"
+#include "sync/sync.h"
 
 PyDoc_STRVAR(begins_wait_doc,
 "_begins_wait($module, aw, /)\n--\n\n"

@@ -4,7 +4,7 @@
 #ifndef SLEEPLOOP_WAITGRAPH_H
 #define SLEEPLOOP_WAITGRAPH_H
 
-#include "sync.h"
+#include "sync/sync.h"
 
 /* New list of the numbers of the group's tasks that have not finished. */
 static PyObject *

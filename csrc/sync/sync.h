@@ -4,8 +4,8 @@
 #ifndef SLEEPLOOP_SYNC_H
 #define SLEEPLOOP_SYNC_H
 
-#include "finish.h"
-#include "instant.h"
+#include "../finish.h"
+#include "../instant.h"
 
 /* ---- made and freed -------------------------------------------------------------------------- */
 

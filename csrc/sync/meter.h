@@ -6,7 +6,7 @@
 #ifndef SLEEPLOOP_METER_H
 #define SLEEPLOOP_METER_H
 
-#include "args.h"
+#include "../args.h"
 
 /* How much there is of something. */
 struct level_meter {

@@ -6,7 +6,7 @@
 #ifndef SLEEPLOOP_PREEMPT_H
 #define SLEEPLOOP_PREEMPT_H
 
-#include "interrupt.h"
+#include "../interrupt.h"
 #include "slots.h"
 
 PyDoc_STRVAR(preempted_doc,

@@ -6,7 +6,7 @@
 #ifndef SLEEPLOOP_BUFFER_H
 #define SLEEPLOOP_BUFFER_H
 
-#include "compat.h"
+#include "../compat.h"
 
 struct buffer {
     PyObject **slots;  /* `room` of them, a power of two; NULL: none */

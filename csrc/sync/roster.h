@@ -7,7 +7,7 @@
 #ifndef SLEEPLOOP_ROSTER_H
 #define SLEEPLOOP_ROSTER_H
 
-#include "state.h"
+#include "../state.h"
 
 enum token_state {
     TOKEN_LOOSE,   /* in no roster: not yet, or not any more */

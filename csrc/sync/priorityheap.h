@@ -9,7 +9,7 @@
 #ifndef SLEEPLOOP_PRIORITYHEAP_H
 #define SLEEPLOOP_PRIORITYHEAP_H
 
-#include "compat.h"
+#include "../compat.h"
 
 struct priority_entry {
     PyObject *object;  /* owned by the heap while it is in there */
