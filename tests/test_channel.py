@@ -84,7 +84,7 @@ def test_so_many_are_buffered_and_no_more(n):
         receive.receive_nowait()
 
 
-@pytest.mark.parametrize("n", [math.inf, 2**63 - 1, 2**64, 10**30])
+@pytest.mark.parametrize("n", [math.inf, 2**63 - 1])
 def test_without_a_limit(n):
     async def main():
         for i in range(1000):
@@ -101,6 +101,7 @@ def test_without_a_limit(n):
     [
         (-1, ValueError),
         (-(10**30), ValueError),
+        (2**63, ValueError),
         (Index(-2), ValueError),
         (-math.inf, TypeError),
         (math.nan, TypeError),
@@ -113,7 +114,7 @@ def test_without_a_limit(n):
 def test_a_wrong_size_is_named(n, error):
     with pytest.raises(error, match=r"open_channel\(\): n must ") as caught:
         open_channel(n)
-    assert repr(n)[:20] in str(caught.value)
+    assert repr(-2 if isinstance(n, Index) else n)[:20] in str(caught.value)
 
 
 def test_wrong_arguments():
@@ -1504,7 +1505,10 @@ def test_the_repr_tells_how_full_it_is_and_what_is_open():
         assert repr(send.send(1)) == "<SendChannel.send() of SendChannel 'x', not awaited yet>"
         send.send_nowait(2)
         send.send_nowait(3)
-        with pytest.raises(WouldBlock, match=r"^SendChannel 'x' \(full\)$"):
+        with pytest.raises(
+            WouldBlock,
+            match=r"^SendChannel.send_nowait\(\) would have to wait: SendChannel 'x' \(full\)$",
+        ):
             send.send_nowait(4)
         for end in (send.send, send.clone().send):
             create_task(end(5))
@@ -1514,7 +1518,9 @@ def test_the_repr_tells_how_full_it_is_and_what_is_open():
         )
         for _ in range(5):
             receive.receive_nowait()
-        with pytest.raises(WouldBlock, match=r"^ReceiveChannel 'x' \(empty\)$"):
+        with pytest.raises(
+            WouldBlock, match=r"_nowait\(\) would have to wait: ReceiveChannel 'x' \(empty\)$"
+        ):
             receive.receive_nowait()
         receiving = receive.receive()
         assert repr(receiving) == (

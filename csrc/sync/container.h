@@ -16,7 +16,7 @@ typedef struct {
 
 /* ---- amounts --------------------------------------------------------------------------------- */
 
-/* How much is to be put or got: 0, or -1 with an exception. what: "Container.put(): the amount" */
+/* How much is to be put or got: 0, or -1 with an exception. what: "Container.put(): amount" */
 static int
 container_amount(ContainerObject *self, const char *what, PyObject *obj, double *amount)
 {
@@ -179,22 +179,22 @@ container_limits(PyObject *capacity_obj, PyObject *level_obj, double *capacity, 
     *capacity = Py_HUGE_VAL;
     *level = 0;
     if (capacity_obj != NULL) {
-        if (number_from_object("Container(): the capacity", capacity_obj, capacity) < 0) {
+        if (number_from_object("Container(): capacity", capacity_obj, capacity) < 0) {
             return -1;
         }
         if (!(*capacity > 0)) {
             raise_about(PyExc_ValueError, "%s must be more than 0, not %U%s",
-                        "Container(): the capacity", capacity_obj, "");
+                        "Container(): capacity", capacity_obj, "");
             return -1;
         }
     }
     if (level_obj != NULL) {
-        if (number_from_object("Container(): the level", level_obj, level) < 0) {
+        if (number_from_object("Container(): level", level_obj, level) < 0) {
             return -1;
         }
         if (!(*level >= 0 && *level <= *capacity && isfinite(*level))) {
             raise_about(PyExc_ValueError, "%s must be from 0 to the capacity and finite, not %U%s",
-                        "Container(): the level", level_obj, "");
+                        "Container(): level", level_obj, "");
             return -1;
         }
     }
@@ -261,7 +261,7 @@ static PyObject *
 container_py_put(PyObject *op, PyObject *amount)
 {
     return container_wait(op, &container_put_kind, &((ContainerObject *)op)->putters,
-                          "Container.put(): the amount", amount);
+                          "Container.put(): amount", amount);
 }
 
 PyDoc_STRVAR(container_get_doc,
@@ -275,7 +275,7 @@ static PyObject *
 container_py_get(PyObject *op, PyObject *amount)
 {
     return container_wait(op, &container_get_kind, &((ContainerObject *)op)->getters,
-                          "Container.get(): the amount", amount);
+                          "Container.get(): amount", amount);
 }
 
 static PyObject *
@@ -292,11 +292,12 @@ container_nowait(PyObject *op, int (*act)(ContainerObject *, double), const char
         Py_RETURN_NONE;
     }
     PyObject *number = PyFloat_FromDouble(amount);
-    PyObject *text = number != NULL ? PyUnicode_FromFormat("%s of %S would have to wait: %R",
-                                                           function, number, op)
-                                    : NULL;
+    PyObject *text = number != NULL ? container_describe(op) : NULL;
+    if (text != NULL) {
+        PyErr_Format(state->WouldBlock, "%s of %S would have to wait: %U", function, number, text);
+        Py_DECREF(text);
+    }
     Py_XDECREF(number);
-    raise_would_block(state, text);
     return NULL;
 }
 
@@ -311,7 +312,7 @@ static PyObject *
 container_py_put_nowait(PyObject *op, PyObject *amount)
 {
     return container_nowait(op, container_put, "Container.put_nowait()",
-                            "Container.put_nowait(): the amount", amount);
+                            "Container.put_nowait(): amount", amount);
 }
 
 PyDoc_STRVAR(container_get_nowait_doc,
@@ -325,7 +326,7 @@ static PyObject *
 container_py_get_nowait(PyObject *op, PyObject *amount)
 {
     return container_nowait(op, container_get, "Container.get_nowait()",
-                            "Container.get_nowait(): the amount", amount);
+                            "Container.get_nowait(): amount", amount);
 }
 
 PyDoc_STRVAR(container_stats_doc,

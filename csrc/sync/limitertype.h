@@ -155,7 +155,7 @@ limiter_py_aexit(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 static PyObject *
 limiter_get_total_tokens(PyObject *op, void *Py_UNUSED(closure))
 {
-    return limiter_total_object((LimiterObject *)op);
+    return count_object((int64_t)((LimiterObject *)op)->total);
 }
 
 static int
@@ -163,7 +163,7 @@ limiter_set_total_tokens(PyObject *op, PyObject *obj, void *Py_UNUSED(closure))
 {
     LimiterObject *limiter = (LimiterObject *)op;
     const char *function = "CapacityLimiter.total_tokens";
-    uint64_t total;
+    int64_t total;
     if (obj == NULL) {
         PyErr_Format(PyExc_AttributeError, "%s cannot be deleted", function);
         return -1;
@@ -172,7 +172,7 @@ limiter_set_total_tokens(PyObject *op, PyObject *obj, void *Py_UNUSED(closure))
         || sync_touch(state_of_type(Py_TYPE(op)), (SyncObject *)op, function) < 0) {
         return -1;
     }
-    limiter->total = total;
+    limiter->total = (uint64_t)total;
     limiter_serve(limiter);
     return 0;
 }
@@ -187,7 +187,7 @@ static PyObject *
 limiter_get_available_tokens(PyObject *op, void *Py_UNUSED(closure))
 {
     LimiterObject *limiter = (LimiterObject *)op;
-    return limiter->total == TOKENS_UNLIMITED
+    return (int64_t)limiter->total == COUNT_UNLIMITED
                ? PyFloat_FromDouble(Py_HUGE_VAL)
                : PyLong_FromLongLong((long long)limiter->total - (long long)limiter->held);
 }

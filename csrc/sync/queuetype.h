@@ -6,45 +6,13 @@
 
 /* ---- made and freed -------------------------------------------------------------------------- */
 
-/* maxsize=: 0, or -1 with a TypeError or a ValueError. */
-static int
-queue_maxsize_from_object(const char *function, PyObject *obj, size_t *maxsize)
-{
-    *maxsize = SIZE_MAX;
-    if (obj == NULL) {
-        return 0;
-    }
-    if (!PyIndex_Check(obj)) {
-        raise_about(PyExc_TypeError, "%s: maxsize must be an int, not %U%s", function, obj,
-                    "; 0 means no limit");
-        return -1;
-    }
-    Py_ssize_t size = PyNumber_AsSsize_t(obj, PyExc_OverflowError);
-    if (size == -1 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
-            raise_about(PyExc_ValueError, "%s: maxsize is out of range: %U%s", function, obj,
-                        "; 0 means no limit");
-        }
-        return -1;
-    }
-    if (size < 0) {
-        raise_about(PyExc_ValueError, "%s: maxsize must not be negative, as %U is%s", function, obj,
-                    "; 0 means no limit");
-        return -1;
-    }
-    if (size > 0) {
-        *maxsize = (size_t)size;
-    }
-    return 0;
-}
-
 static PyObject *
 queue_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"maxsize", "name", "stats", NULL};
     ModuleState *state = state_of_type(type);
     PyObject *size = NULL, *name = NULL;
-    size_t maxsize;
+    int64_t maxsize = 0;
     int stats = 0;
     int order = type == state->PriorityQueueType ? QUEUE_PRIORITY
                 : type == state->LifoQueueType   ? QUEUE_LIFO
@@ -53,7 +21,8 @@ queue_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         [QUEUE_FIFO] = "Queue()", [QUEUE_LIFO] = "LifoQueue()", [QUEUE_PRIORITY] = "PriorityQueue()",
     };
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op:Queue", names, &size, &name, &stats)
-        || queue_maxsize_from_object(functions[order], size, &maxsize) < 0) {
+        || (size != NULL && sync_count_from_object(functions[order], "maxsize", size, 0, COUNT_OR_0,
+                                                   &maxsize) < 0)) {
         return NULL;
     }
     QueueObject *queue = (QueueObject *)sync_new(functions[order], type, name);
@@ -63,15 +32,10 @@ queue_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     place_init(&queue->getters);
     place_init(&queue->putters);
     place_init(&queue->joiners);
-    queue->maxsize = maxsize;
+    queue->maxsize = maxsize > 0 ? count_as_size(maxsize) : SIZE_MAX;
     queue->order = (uint8_t)order;
-    if (stats) {
-        queue->meters = PyMem_Calloc(1, sizeof(struct queue_meters));
-        if (queue->meters == NULL) {
-            Py_DECREF(queue);
-            return PyErr_NoMemory();
-        }
-        level_meter_init(&queue->meters->length, meter_now(state, 0), 0);
+    if (flow_meter_new(state, stats, 0, &queue->meter) < 0) {
+        Py_CLEAR(queue);
     }
     return (PyObject *)queue;
 }
@@ -102,7 +66,7 @@ queue_tp_dealloc(PyObject *op)
     Py_TRASHCAN_BEGIN(op, queue_tp_dealloc)
     sync_dies(op);
     (void)queue_tp_clear(op);
-    PyMem_Free(((QueueObject *)op)->meters);
+    PyMem_Free(((QueueObject *)op)->meter);
     sync_free(op);
     Py_TRASHCAN_END
 }
@@ -176,7 +140,7 @@ queue_py_put_nowait(PyObject *op, PyObject *item)
         Py_RETURN_NONE;
     }
     if (done == 0) {
-        queue_raise(queue, state->QueueFull);
+        raise_would_block_steal(state->QueueFull, function, queue_describe(op));
     }
     Py_DECREF(item);
     return NULL;
@@ -203,13 +167,11 @@ queue_py_get_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
     PyObject *item = queue_get(queue, &number, function);
     if (item == NULL) {
         if (!PyErr_Occurred()) {
-            queue_raise(queue, state->QueueEmpty);
+            raise_would_block_steal(state->QueueEmpty, function, queue_describe(op));
         }
         return NULL;
     }
-    if (queue->meters != NULL) {
-        queue_meter_wait(&queue->meters->gets, NULL);
-    }
+    flow_meter_get(queue->meter, NULL);
     return item;
 }
 
@@ -305,18 +267,8 @@ static PyObject *
 queue_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     ModuleState *state = state_of_type(Py_TYPE(op));
-    struct queue_meters *meters = ((QueueObject *)op)->meters;
-    if (meters == NULL) {
-        raise_about(PyExc_RuntimeError, "%s: %U%s", "Queue.stats()", op,
-                    " keeps no statistics; make it with stats=True");
-        return NULL;
-    }
-    PyObject *values[] = {
-        level_stats_new(state, &meters->length, meter_now(state, meters->length.last)),
-        wait_stats_new(state, &meters->puts),
-        wait_stats_new(state, &meters->gets),
-    };
-    return struct_sequence_steal(state->QueueStatsType, values, 3);
+    return flow_stats_new(state, state->QueueStatsType, ((QueueObject *)op)->meter,
+                          "Queue.stats()", op);
 }
 
 static PyObject *

@@ -105,34 +105,17 @@ static const struct wait_kind store_get_kind = {
 
 /* ---- the type -------------------------------------------------------------------------------- */
 
-/* capacity=: 0, or -1 with an exception. An int, however large, or a float that is one. */
-static int
-store_capacity(PyObject *obj, size_t *capacity)
-{
-    const char *what = "Store(): the capacity";
-    double number;
-    if (number_from_object(what, obj, &number) < 0) {
-        return -1;
-    }
-    if (!(number >= 1) || (isfinite(number) && number != floor(number))) {
-        raise_about(PyExc_ValueError, "%s must be a whole number, 1 or more, or inf, not %U%s", what,
-                    obj, "");
-        return -1;
-    }
-    *capacity = number < (double)PY_SSIZE_T_MAX ? (size_t)number : SIZE_MAX;
-    return 0;
-}
-
 static PyObject *
 store_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"capacity", "name", "stats", NULL};
     PyObject *capacity_obj = NULL, *name = NULL;
-    size_t capacity = SIZE_MAX;
+    int64_t capacity = COUNT_UNLIMITED;
     int stats = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op:Store", names, &capacity_obj, &name,
                                      &stats)
-        || (capacity_obj != NULL && store_capacity(capacity_obj, &capacity) < 0)) {
+        || (capacity_obj != NULL && sync_count_from_object("Store()", "capacity", capacity_obj, 1,
+                                                           COUNT_OR_INF, &capacity) < 0)) {
         return NULL;
     }
     StoreObject *self = (StoreObject *)sync_new("Store()", type, name);
@@ -141,7 +124,7 @@ store_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     place_init(&self->getters);
     place_init(&self->putters);
-    self->capacity = capacity;
+    self->capacity = count_as_size(capacity);
     if (flow_meter_new(state_of_type(type), stats, 0, &self->meter) < 0) {
         Py_CLEAR(self);
     }
@@ -236,13 +219,13 @@ static PyObject *
 store_py_put_nowait(PyObject *op, PyObject *item)
 {
     ModuleState *state = state_of_type(Py_TYPE(op));
-    if (sync_touch(state, (SyncObject *)op, "Store.put_nowait()") < 0) {
+    const char *function = "Store.put_nowait()";
+    if (sync_touch(state, (SyncObject *)op, function) < 0) {
         return NULL;
     }
     int done = store_put((StoreObject *)op, item);
     if (done == 0) {
-        raise_would_block(state, PyUnicode_FromFormat("Store.put_nowait() would have to wait: %R",
-                                                      op));
+        raise_would_block_steal(state->WouldBlock, function, store_describe(op));
     }
     return done > 0 ? Py_NewRef(Py_None) : NULL;
 }
@@ -266,7 +249,7 @@ store_py_get_nowait(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyOb
     }
     int found = store_get((StoreObject *)op, function, filter, &item);
     if (found == 0) {
-        raise_would_block(state, PyUnicode_FromFormat("%s would have to wait: %R", function, op));
+        raise_would_block_steal(state->WouldBlock, function, store_describe(op));
     }
     return found > 0 ? item : NULL;
 }
@@ -308,7 +291,7 @@ static PyObject *
 store_get_capacity(PyObject *op, void *Py_UNUSED(closure))
 {
     size_t capacity = ((StoreObject *)op)->capacity;
-    return capacity == SIZE_MAX ? PyFloat_FromDouble(Py_HUGE_VAL) : PyLong_FromSize_t(capacity);
+    return count_object(capacity == SIZE_MAX ? COUNT_UNLIMITED : (int64_t)capacity);
 }
 
 static Py_ssize_t
@@ -340,11 +323,11 @@ PyDoc_STRVAR(store_type_doc,
 "First come, first served; but whoever waits for something that is not there does not hold\n"
 "back those who want something else.\n"
 "\n"
-"capacity: how many items there can be.\n"
+"capacity: how many items there can be, an int of 1 or more, or math.inf.\n"
 "name: a str, for the repr and for reports.\n"
 "stats: whether to keep what stats() tells.\n"
 "\n"
-"Raises ValueError for a capacity of less than 1, or with a fraction.\n"
+"Raises TypeError or ValueError for another capacity.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def dress(shelf, size):\n"
