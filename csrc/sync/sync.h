@@ -6,6 +6,7 @@
 
 #include "../finish.h"
 #include "../instant.h"
+#include "../waitobject.h"
 
 /* ---- made and freed -------------------------------------------------------------------------- */
 
