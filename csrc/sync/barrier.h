@@ -126,7 +126,8 @@ PyDoc_STRVAR(barrier_wait_doc,
 "which goes on without switching tasks, has `parties` - 1. One that is cancelled while\n"
 "it waits has not come.\n"
 "\n"
-"Raises BrokenBarrierError if the barrier is broken, or is reset meanwhile.\n");
+"Raises BrokenBarrierError if the barrier is broken, or is reset meanwhile; RuntimeError\n"
+"if tasks of another loop wait at it.\n");
 
 static PyObject *
 barrier_py_wait(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -216,7 +217,7 @@ PyDoc_STRVAR(barrier_type_doc,
 "\n"
 "`await barrier.wait()`, or `async with barrier as index`, which waits at its beginning.\n"
 "\n"
-"parties: how many, an int, 1 or more.\n"
+"parties: how many, an int of 1 or more.\n"
 "name: a str, for the repr and for reports.\n"
 "\n"
 "Raises TypeError or ValueError for another number of parties.\n"

@@ -136,7 +136,7 @@ end_tp_repr(PyObject *op)
                : PyUnicode_FromFormat(", open ends: %zu to send, %zu to receive",
                                       channel->send_ends, channel->receive_ends);
     if (title != NULL && fill != NULL && open != NULL) {
-        what = PyUnicode_FromFormat("%U%s, %U%U", title, end->closed ? " closed" : "", fill, open);
+        what = PyUnicode_FromFormat("%U (%s%U%U)", title, end->closed ? "closed, " : "", fill, open);
     }
     Py_XDECREF(open);
     Py_XDECREF(fill);
@@ -164,7 +164,9 @@ PyDoc_STRVAR(send_doc,
 "It has been sent when the await returns; if it is cancelled, it has not been.\n"
 "\n"
 "Raises ClosedResourceError if this end has been closed, even while it waits, and\n"
-"BrokenResourceError if all receive ends have been.\n");
+"BrokenResourceError if all receive ends have been; RuntimeError if tasks of another loop\n"
+"wait at the channel. Who need not wait does not switch tasks; a cancellation is raised even\n"
+"then.\n");
 
 static PyObject *
 send_py_send(PyObject *op, PyObject *value)
@@ -300,7 +302,9 @@ PyDoc_STRVAR(receive_doc,
 "Await it to have the next value, behind those who wait for one already.\n"
 "\n"
 "Raises EndOfChannel if all send ends are closed and nothing is left, and\n"
-"ClosedResourceError if this end has been closed, even while it waits.\n");
+"ClosedResourceError if this end has been closed, even while it waits; RuntimeError if tasks\n"
+"of another loop wait at the channel. Who need not wait does not switch tasks; a cancellation\n"
+"is raised even then.\n");
 
 static PyObject *
 receive_py_receive(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -358,7 +362,7 @@ PyDoc_STRVAR(receive_type_doc,
 ">>> for number in range(3):\n"
 "...     send_channel.send_nowait(number)\n"
 ">>> receive_channel\n"
-"<ReceiveChannel 'numbers', 3 of 10 buffered>\n"
+"<ReceiveChannel 'numbers' (3 of 10 buffered)>\n"
 ">>> send_channel.close()\n"
 ">>> async def main():\n"
 "...     return [number async for number in receive_channel]\n"

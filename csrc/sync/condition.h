@@ -137,8 +137,8 @@ PyDoc_STRVAR(condition_notify_doc,
 "Let the first n of those who wait go; fewer, if there are fewer. They have the lock\n"
 "one after the other, behind those who wait for it already.\n"
 "\n"
-"Raises TypeError or ValueError for a number that is no int or negative, RuntimeError\n"
-"unless the task that calls has the lock.\n");
+"Raises TypeError or ValueError if n is not an int of 0 or more, RuntimeError unless the\n"
+"task that calls has the lock.\n");
 
 static PyObject *
 condition_py_notify(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
@@ -169,6 +169,7 @@ static const struct wait_kind condition_acquire_kind = {
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
+    .held = lock_held,
 };
 
 static const struct wait_kind condition_enter_kind = {
@@ -177,6 +178,7 @@ static const struct wait_kind condition_enter_kind = {
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
+    .held = lock_held,
 };
 
 static PyObject *

@@ -225,6 +225,8 @@ PyDoc_STRVAR(limiter_type_doc,
 "total_tokens: an int of 0 or more, or math.inf. With 0 everybody waits.\n"
 "name: a str, for the repr and for reports.\n"
 "\n"
+"Raises TypeError or ValueError for another number of tokens.\n"
+"\n"
 ">>> import math, sleeploop\n"
 ">>> async def query(limiter):\n"
 "...     async with limiter:\n"
@@ -252,8 +254,10 @@ static PyMethodDef limiter_methods[] = {
     {"release", limiter_py_release, METH_NOARGS, limiter_release_doc},
     {"release_on_behalf_of", limiter_py_release_on_behalf_of, METH_O,
      limiter_release_on_behalf_of_doc},
-    {"__aenter__", limiter_py_aenter, METH_NOARGS, NULL},
-    {"__aexit__", (PyCFunction)(void (*)(void))limiter_py_aexit, METH_FASTCALL, NULL},
+    {"__aenter__", limiter_py_aenter, METH_NOARGS,
+     PyDoc_STR("__aenter__($self, /)\n--\n\nAs acquire().")},
+    {"__aexit__", (PyCFunction)(void (*)(void))limiter_py_aexit, METH_FASTCALL,
+     PyDoc_STR("As release().")},
     {NULL, NULL, 0, NULL},
 };
 

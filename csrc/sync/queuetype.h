@@ -84,9 +84,11 @@ PyDoc_STRVAR(queue_put_doc,
 "Await it to put an item in. If the queue is full, it waits until there is room, behind\n"
 "those who wait already.\n"
 "\n"
-"The item of a put() that was cancelled is not in the queue.\n"
+"The item of a put() that was cancelled is not in the queue. Where there is room it does\n"
+"not switch tasks; a cancellation is raised even then.\n"
 "\n"
-"Raises QueueShutDown if the queue has been shut down, or is while it waits.\n");
+"Raises QueueShutDown if the queue has been shut down, or is while it waits; RuntimeError\n"
+"if tasks of another loop wait for the queue.\n");
 
 static PyObject *
 queue_py_put(PyObject *op, PyObject *item)
@@ -100,8 +102,10 @@ PyDoc_STRVAR(queue_get_doc,
 "Await it to take the next item, which it returns. If there is none, it waits, behind those\n"
 "who wait already.\n"
 "\n"
+"If there is one it does not switch tasks; a cancellation is raised even then.\n"
+"\n"
 "Raises QueueShutDown if there is none and the queue has been shut down, or is while it\n"
-"waits.\n");
+"waits; RuntimeError if tasks of another loop wait for the queue.\n");
 
 static PyObject *
 queue_py_get(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -259,9 +263,10 @@ queue_py_full(PyObject *op, PyObject *Py_UNUSED(ignored))
 PyDoc_STRVAR(queue_stats_doc,
 "stats($self, /)\n--\n\n"
 "A QueueStats: how long the queue was, and how long tasks waited in put() and get(), in\n"
-"seconds of loop time. For a queue made with stats=True.\n"
+"seconds of loop time.\n"
 "\n"
-"Raises RuntimeError for any other queue.\n");
+"Raises RuntimeError if the queue was made without stats=True, or if the tasks that use it\n"
+"run in another thread.\n");
 
 static PyObject *
 queue_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -283,9 +288,9 @@ queue_get_maxsize(PyObject *op, void *Py_UNUSED(closure))
 PyDoc_STRVAR(queue_stats_type_doc, "What stats() of a queue returns.");
 
 static PyStructSequence_Field queue_stats_fields[] = {
-    {"length", "a LevelStats: how many items it held"},
-    {"puts", "a WaitStats: how long tasks waited in put()"},
-    {"gets", "a WaitStats: how long tasks waited in get()"},
+    {"length", "a LevelStats: how many items were in it"},
+    {"puts", "a WaitStats: how long those waited who have put an item in"},
+    {"gets", "a WaitStats: how long those waited who have got one"},
     {NULL, NULL},
 };
 
@@ -301,11 +306,12 @@ PyDoc_STRVAR(queue_type_doc,
 "Items that tasks hand on to each other, first in, first out. `async for item in queue`\n"
 "takes one after the other until the queue has been shut down and is empty.\n"
 "\n"
-"maxsize: how many items it holds before put() waits; 0: as many as you like.\n"
+"maxsize: how many items it holds before put() waits, an int of 0 or more; 0: as many as\n"
+"    you like.\n"
 "name: a str, for the repr and for reports.\n"
-"stats: whether stats() is wanted.\n"
+"stats: whether to keep what stats() tells.\n"
 "\n"
-"Raises ValueError if maxsize is negative, TypeError if it is no int.\n"
+"Raises TypeError or ValueError for another maxsize.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def produce(queue):\n"

@@ -257,9 +257,11 @@ resource_py_request(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyOb
 
 PyDoc_STRVAR(resource_stats_method_doc,
 "stats($self, /)\n--\n\n"
-"A ResourceStats: how many slots were in use, how many tasks waited, and for how long.\n"
+"A ResourceStats: how many slots were in use, how many tasks waited, and for how long, in\n"
+"seconds of loop time.\n"
 "\n"
-"Raises RuntimeError unless the resource was made with stats=True.\n");
+"Raises RuntimeError if the resource was made without stats=True, or if the tasks that use\n"
+"it run in another thread.\n");
 
 static PyObject *
 resource_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -304,9 +306,11 @@ PyDoc_STRVAR(resource_type_doc,
 "The most urgent first; first come, first served among equals. A request may also take\n"
 "the slot of a less urgent one.\n"
 "\n"
-"capacity: how many slots, an int of 1 at least.\n"
+"capacity: how many slots, an int of 1 or more, less than 2**31.\n"
 "name: a str, for the repr and for reports.\n"
-"stats: whether stats() is to tell how many were in use, and how long tasks waited.\n"
+"stats: whether to keep what stats() tells.\n"
+"\n"
+"Raises TypeError or ValueError for another capacity.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def customer(desk, name, priority):\n"

@@ -180,7 +180,9 @@ store_filter(const char *function, PyObject *const *args, Py_ssize_t n_args, PyO
 PyDoc_STRVAR(store_put_doc,
 "put($self, item, /)\n--\n\n"
 "Await it to put the item in, once there is room, behind those who wait for that. It is\n"
-"offered at once to those who wait to get something, first come, first served.\n");
+"offered at once to those who wait to get something, first come, first served.\n"
+"\n"
+"Raises RuntimeError if tasks of another loop wait for the store.\n");
 
 static PyObject *
 store_py_put(PyObject *op, PyObject *item)
@@ -195,7 +197,10 @@ PyDoc_STRVAR(store_get_doc,
 "\n"
 "The filter is asked about what is there, and then about each item that is put in. What it\n"
 "raises is raised by the await, whoever has put that item in. It may look at the store, and\n"
-"put something in; it must not take anything out, which is a RuntimeError.\n");
+"put something in; it must not take anything out, which is a RuntimeError.\n"
+"\n"
+"Raises, at the call, TypeError if the filter cannot be called; when awaited, RuntimeError\n"
+"if tasks of another loop wait for the store.\n");
 
 static PyObject *
 store_py_get(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
@@ -256,9 +261,11 @@ store_py_get_nowait(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyOb
 
 PyDoc_STRVAR(store_stats_doc,
 "stats($self, /)\n--\n\n"
-"Statistics so far, as StoreStats.\n"
+"A StoreStats: how many items there were, and how long tasks waited in put() and get(),\n"
+"in seconds of loop time.\n"
 "\n"
-"Raises RuntimeError if the store was made without stats=True.\n");
+"Raises RuntimeError if the store was made without stats=True, or if the tasks that\n"
+"use it run in another thread.\n");
 
 static PyObject *
 store_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -303,9 +310,9 @@ store_sq_length(PyObject *op)
 PyDoc_STRVAR(store_stats_type_doc, "What Store.stats() returns.");
 
 static PyStructSequence_Field store_stats_fields[] = {
-    {"length", "how many items there were, a LevelStats"},
-    {"puts", "how long those waited who have put something in, a WaitStats"},
-    {"gets", "how long those waited who have got something, a WaitStats"},
+    {"length", "a LevelStats: how many items were in it"},
+    {"puts", "a WaitStats: how long those waited who have put an item in"},
+    {"gets", "a WaitStats: how long those waited who have got one"},
     {NULL, NULL},
 };
 
