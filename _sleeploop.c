@@ -79,7 +79,8 @@ static PyMethodDef module_methods[] = {
 };
 
 PyDoc_STRVAR(deadlock_error_doc,
-"Every task waits, and nothing could ever wake one. The message tells who waits for what.\n"
+"Every task waits, and nothing could ever wake one; or one asks for the Lock that it has. The\n"
+"message tells who waits for what.\n"
 "\n"
 "tasks: a tuple of those that wait for each other in a circle, each for the next and the last\n"
 "for the first; empty if it is not about a circle. See find_deadlocks().\n");

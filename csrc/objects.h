@@ -370,7 +370,7 @@ enum wait_outcome {
     WAIT_REFUSED,  /* its kind's result() says why, for which there may have been no memory */
 };
 
-/* `await lock.acquire()` and its like; see place.h. */
+/* `await lock.acquire()` and its like; see waitobject.h. */
 struct WaitObject {
     PyObject_HEAD
     const struct wait_kind *kind;

@@ -29,7 +29,6 @@ struct ModuleState {
     PyObject *datetime_type, *timedelta_type;
     PyObject *utc, *epoch;     /* timezone.utc; 1970-01-01 in it */
     PyObject *stop_iteration;  /* see stop_iteration_reused_steal() */
-    int stop_is_lent;          /* stop_iteration has a value that it must not keep */
     PyObject *done;            /* see instant_done() */
     uint64_t loops_made;
     size_t trace_capacity;     /* of the loops that do not say; see traceread.h */

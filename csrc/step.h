@@ -231,9 +231,6 @@ loop_run_task(LoopObject *loop, TaskObject *task)
     }
 done:
     loop->current = NULL;
-    if (state->stop_is_lent) {
-        stop_iteration_empty(state);
-    }
     Py_XDECREF(trap);
     Py_XDECREF(input);
 }

@@ -1,5 +1,9 @@
 /* trap.h: what all awaitables share: how one ends, by value or by exception, and
  * that it is used once.
+ *
+ * A value travels in a StopIteration, of three kinds: a whole one out of send(), whose caller may
+ * look at it; a bare one out of tp_iternext, by which `await` takes it from 3.12 on; and there, for
+ * what ends most often, one that serves again and again.
  */
 #ifndef SLEEPLOOP_TRAP_H
 #define SLEEPLOOP_TRAP_H
@@ -46,11 +50,9 @@ stop_iteration_is_pristine(PyObject *op)
            && exc->cause == NULL && exc->dict == NULL && PyTuple_GET_SIZE(exc->args) == 0;
 }
 
-/* Likewise for what a sleep or a tick ends with. From 3.12 on `await` calls tp_iternext,
- * where a value has to travel in a StopIteration, which the interpreter takes apart at
- * once; so one instance serves again and again. Whoever drives a sleep by himself and
- * catches it keeps it. A timedelta or a Tick may stay in it until the next sleep ends;
- * another value, as of a task, would be kept alive. */
+/* Ends a tp_iternext with a timedelta, a Tick or a bool, which may stay in the one instance until
+ * the next such end; another value, as an item of a queue, would be kept alive. Whoever drives an
+ * awaitable by himself and catches the StopIteration keeps it. Always returns NULL. Steals value. */
 static inline PyObject *
 stop_iteration_reused_steal(ModuleState *state, PyObject *value)
 {
@@ -71,25 +73,6 @@ stop_iteration_reused_steal(ModuleState *state, PyObject *value)
     Py_XSETREF(((PyStopIterationObject *)exc)->value, value);
     PyErr_SetRaisedException(exc);
     return NULL;
-}
-
-/* Likewise for a value that must not be kept: it is taken out at the end of the step. */
-static inline PyObject *
-stop_iteration_lent_steal(ModuleState *state, PyObject *value)
-{
-    state->stop_is_lent = 1;
-    return stop_iteration_reused_steal(state, value);
-}
-
-/* The step is over. Beware: runs Python, as the value may die. */
-COLD static void
-stop_iteration_empty(ModuleState *state)
-{
-    PyStopIterationObject *stop = (PyStopIterationObject *)state->stop_iteration;
-    state->stop_is_lent = 0;
-    if (stop != NULL) {
-        Py_CLEAR(stop->value);
-    }
 }
 
 typedef PySendResult (*trap_advance_fn)(PyObject *self, PyObject *value, PyObject **result);

@@ -52,7 +52,7 @@ def test_what_it_tells_of_itself():
     assert repr(barrier) == "<Barrier 'start' of 3>"
     assert Barrier(parties=1).name is None
     assert repr(Barrier(sys.maxsize)) == f"<Barrier of {sys.maxsize}>"
-    assert Barrier(10**30).parties == sys.maxsize
+    assert Barrier(2**63 - 1).parties == 2**63 - 1
     for attribute in "parties", "n_waiting", "broken", "name":
         with pytest.raises(AttributeError):
             setattr(barrier, attribute, 1)
@@ -64,6 +64,7 @@ def test_what_it_tells_of_itself():
         (0, ValueError, "Barrier(): parties must be 1 or more, not 0"),
         (-1, ValueError, "Barrier(): parties must be 1 or more, not -1"),
         (-(10**30), ValueError, f"Barrier(): parties must be 1 or more, not {-(10**30)}"),
+        (2**63, ValueError, f"Barrier(): parties must be less than 2**63, not {2**63}"),
         (2.0, TypeError, "Barrier(): parties must be an int, not 2.0"),
         ("2", TypeError, "Barrier(): parties must be an int, not '2'"),
         (None, TypeError, "Barrier(): parties must be an int, not None"),

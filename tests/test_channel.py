@@ -84,7 +84,7 @@ def test_so_many_are_buffered_and_no_more(n):
         receive.receive_nowait()
 
 
-@pytest.mark.parametrize("n", [math.inf, 2**63 - 1, 2**64, 10**30])
+@pytest.mark.parametrize("n", [math.inf, 2**63 - 1])
 def test_without_a_limit(n):
     async def main():
         for i in range(1000):
@@ -101,6 +101,7 @@ def test_without_a_limit(n):
     [
         (-1, ValueError),
         (-(10**30), ValueError),
+        (2**63, ValueError),
         (Index(-2), ValueError),
         (-math.inf, TypeError),
         (math.nan, TypeError),
@@ -113,7 +114,7 @@ def test_without_a_limit(n):
 def test_a_wrong_size_is_named(n, error):
     with pytest.raises(error, match=r"open_channel\(\): n must ") as caught:
         open_channel(n)
-    assert repr(n)[:20] in str(caught.value)
+    assert repr(-2 if isinstance(n, Index) else n)[:20] in str(caught.value)
 
 
 def test_wrong_arguments():
@@ -126,7 +127,7 @@ def test_wrong_arguments():
     with pytest.raises(TypeError, match="unexpected keyword argument 'size'"):
         open_channel(1, size=3)
     ends = open_channel(n=2)
-    assert repr(ends[0]) == "<SendChannel, 0 of 2 buffered>"
+    assert repr(ends[0]) == "<SendChannel (0 of 2 buffered)>"
 
 
 def test_an_index_that_fails():
@@ -227,8 +228,8 @@ def test_who_waits_to_send_is_let_in_one_by_one():
             create_task(sender(value))
         await sleep(1)
         assert (repr(send), repr(receive)) == (
-            "<SendChannel, 2 of 2 buffered, 3 waiting>",
-            "<ReceiveChannel, 2 of 2 buffered>",
+            "<SendChannel (2 of 2 buffered), 3 waiting>",
+            "<ReceiveChannel (2 of 2 buffered)>",
         )
         got = []
         for _ in range(5):
@@ -445,7 +446,7 @@ def test_the_last_receive_end_wakes_those_who_wait_to_send_and_drops_what_is_buf
         del tasks, errors  # whose traceback leads to what was not sent
         assert not any(ref() for ref in refs)
         assert repr(send) == (
-            "<SendChannel 'numbers', 0 of 2 buffered, open ends: 1 to send, 0 to receive>"
+            "<SendChannel 'numbers' (0 of 2 buffered, open ends: 1 to send, 0 to receive)>"
         )
 
     virtual(main())
@@ -797,7 +798,7 @@ def test_a_channel_in_a_cycle_through_who_waits():
     refs = [weakref.ref(end) for end in box]
     loop = SleepingLoop(wait(box), wait(box), speed=math.inf)
     loop.step()
-    assert repr(box[0]) == "<SendChannel, 0 of 0 buffered, 2 waiting>"
+    assert repr(box[0]) == "<SendChannel (0 of 0 buffered), 2 waiting>"
     box.append(loop)
     del box, loop
     gc.collect()
@@ -1021,7 +1022,7 @@ def test_cancelled_and_then_closed_it_is_cancelled():
         tasks[0].cancel("first")
         second = create_task(outcome(tasks[1]))
         await checkpoint()
-        assert repr(receive) == "<ReceiveChannel, 0 of 0 buffered, 1 waiting>"
+        assert repr(receive) == "<ReceiveChannel (0 of 0 buffered), 1 waiting>"
         receive.close()
         send.close()
         assert "first" in str(await awaited_error(tasks[0]))
@@ -1055,7 +1056,7 @@ def test_many_are_cancelled_at_once():
                 for i in range(1000):
                     group.create_task(send.send(i))
                 create_task(cancel_at(1, scope))
-        assert repr(send) == "<SendChannel, 0 of 0 buffered>"
+        assert repr(send) == "<SendChannel (0 of 0 buffered)>"
         with pytest.raises(WouldBlock):
             receive.receive_nowait()
         return now()
@@ -1108,7 +1109,7 @@ def test_a_value_that_nobody_learned_of_goes_back_to_the_front(how):
             send.send_nowait(value)
         halves[1].let_go()
         halves[0].let_go()
-        assert repr(receive) == "<ReceiveChannel, 3 of 1 buffered>"
+        assert repr(receive) == "<ReceiveChannel (3 of 1 buffered)>"
         with pytest.raises(WouldBlock):
             send.send_nowait("d")
         task = create_task(send.send("d"))
@@ -1195,7 +1196,7 @@ def test_what_came_back_when_nobody_can_receive_it_is_dropped():
         assert ref() is None
         return repr(send)
 
-    assert virtual(main()).startswith("<SendChannel, 0 of 0 buffered")
+    assert virtual(main()).startswith("<SendChannel (0 of 0 buffered")
 
 
 def test_a_send_that_nobody_learned_of_has_been_sent():
@@ -1348,7 +1349,7 @@ def test_another_thread_is_refused_and_breaks_nothing():
         other.join()
         assert len(errors) == 10
         assert errors[0] == (
-            "SendChannel.send_nowait(): <SendChannel 'x', 0 of 3 buffered> is used by a loop that "
+            "SendChannel.send_nowait(): <SendChannel 'x' (0 of 3 buffered)> is used by a loop that "
             "runs in another thread; have it called there, by loop.call_soon_threadsafe()"
         )
         assert all("is used by a loop that runs in another thread" in error for error in errors)
@@ -1452,14 +1453,14 @@ def test_a_loop_is_dropped_while_its_tasks_wait():
     loop.step()
     del loop
     gc.collect()
-    assert repr(send) == "<SendChannel, 0 of 0 buffered>"
+    assert repr(send) == "<SendChannel (0 of 0 buffered)>"
     with pytest.raises(WouldBlock):
         receive.receive_nowait()
     loop = SleepingLoop(wait(receive.receive()), speed=math.inf)
     loop.step()
     del loop
     gc.collect()
-    assert repr(receive) == "<ReceiveChannel, 0 of 0 buffered>"
+    assert repr(receive) == "<ReceiveChannel (0 of 0 buffered)>"
     virtual(touch_both(send, receive, buffered=False))
 
 
@@ -1493,28 +1494,33 @@ def test_the_repr_tells_how_full_it_is_and_what_is_open():
         clone = send.clone()
         assert clone.name == "x"
         assert repr(receive) == (
-            "<ReceiveChannel 'x', 1 of 3 buffered, open ends: 2 to send, 1 to receive>"
+            "<ReceiveChannel 'x' (1 of 3 buffered, open ends: 2 to send, 1 to receive)>"
         )
         clone.close()
-        assert repr(clone) == "<SendChannel 'x' closed, 1 of 3 buffered>"
-        assert repr(send) == "<SendChannel 'x', 1 of 3 buffered>"
+        assert repr(clone) == "<SendChannel 'x' (closed, 1 of 3 buffered)>"
+        assert repr(send) == "<SendChannel 'x' (1 of 3 buffered)>"
         unlimited = open_channel(math.inf)
-        assert repr(unlimited[0]) == "<SendChannel, 0 buffered>"
+        assert repr(unlimited[0]) == "<SendChannel (0 buffered)>"
         assert unlimited[1].name is None
         assert repr(send.send(1)) == "<SendChannel.send() of SendChannel 'x', not awaited yet>"
         send.send_nowait(2)
         send.send_nowait(3)
-        with pytest.raises(WouldBlock, match=r"^SendChannel 'x' \(full\)$"):
+        with pytest.raises(
+            WouldBlock,
+            match=r"^SendChannel.send_nowait\(\) would have to wait: SendChannel 'x' \(full\)$",
+        ):
             send.send_nowait(4)
         for end in (send.send, send.clone().send):
             create_task(end(5))
         await checkpoint()
         assert repr(send) == (
-            "<SendChannel 'x', 3 of 3 buffered, open ends: 2 to send, 1 to receive, 1 waiting>"
+            "<SendChannel 'x' (3 of 3 buffered, open ends: 2 to send, 1 to receive), 1 waiting>"
         )
         for _ in range(5):
             receive.receive_nowait()
-        with pytest.raises(WouldBlock, match=r"^ReceiveChannel 'x' \(empty\)$"):
+        with pytest.raises(
+            WouldBlock, match=r"_nowait\(\) would have to wait: ReceiveChannel 'x' \(empty\)$"
+        ):
             receive.receive_nowait()
         receiving = receive.receive()
         assert repr(receiving) == (

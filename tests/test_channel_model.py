@@ -136,8 +136,9 @@ class Reference:
         for end in self.sends + self.receives:
             n = sum(task.end is end for task in self.senders + self.receivers)
             waiting = f", {n} waiting" if n else ""
-            closed = " closed" if end.closed else ""
-            texts.append(f"<{end.kind}{closed}, {len(self.buffer)}{size} buffered{ends}{waiting}>")
+            closed = "closed, " if end.closed else ""
+            fill = f"{len(self.buffer)}{size} buffered"
+            texts.append(f"<{end.kind} ({closed}{fill}{ends}){waiting}>")
         return texts
 
     def wake(self, task: RefTask, outcome: Any) -> None:

@@ -1065,7 +1065,7 @@ def test_reports_tell_who_has_the_tokens():
         assert tasks[2].waiting_on is limiter
         with pytest.raises(WouldBlock) as caught:
             limiter.acquire_nowait()
-        assert str(caught.value) == text
+        assert str(caught.value).endswith(f"_nowait() would have to wait: {text}")
         await tasks[2]
 
     with pytest.raises(DeadlockError, match=r"waiting for CapacityLimiter 'db' \(2 of 2 tokens"):

@@ -36,7 +36,7 @@ def test_a_queue_that_was_shut_down_takes_nothing(kind, immediate):
     async def main():
         queue = kind(name="jobs")
         queue.shutdown(immediate)
-        text = rf"^{kind.__name__} 'jobs' \(empty, shut down\)$"
+        text = rf"^Queue.put(_nowait)?\(\): {kind.__name__} 'jobs' \(empty, shut down\)$"
         with pytest.raises(QueueShutDown, match=text):
             await queue.put(1)
         with pytest.raises(QueueShutDown, match=text):
@@ -88,7 +88,7 @@ def test_who_waits_for_an_item_is_told(immediate):
         queue.shutdown(immediate)
         errors = [await task for task in tasks]
         assert [type(error) for error in errors] == [QueueShutDown] * 3
-        assert str(errors[0]) == "Queue 'jobs' (empty, shut down)"
+        assert str(errors[0]) == "Queue.get(): Queue 'jobs' (empty, shut down)"
 
     virtual(main())
 

@@ -479,11 +479,11 @@ def test_an_exception_thrown_by_hand_gives_back_what_was_given():
 @pytest.mark.parametrize(
     ("capacity", "error", "message"),
     [
-        (0, ValueError, "capacity must be 1 at least, not 0"),
-        (-3, ValueError, "capacity must be 1 at least, not -3"),
-        (-(10**30), ValueError, "capacity must be 1 at least, not -1000"),
-        (2**31, OverflowError, r"capacity must be less than 2\*\*31, not 2147483648"),
-        (10**30, OverflowError, r"capacity must be less than 2\*\*31, not 1000"),
+        (0, ValueError, "capacity must be 1 or more, not 0"),
+        (-3, ValueError, "capacity must be 1 or more, not -3"),
+        (-(10**30), ValueError, "capacity must be 1 or more, not -1000"),
+        (2**31, ValueError, r"capacity must be less than 2\*\*31, not 2147483648"),
+        (10**30, ValueError, r"capacity must be less than 2\*\*63, not 1000"),
         (1.5, TypeError, "capacity must be an int, not 1.5"),
         ("2", TypeError, "capacity must be an int, not '2'"),
         (None, TypeError, "capacity must be an int, not None"),
@@ -506,8 +506,6 @@ def test_a_capacity_need_not_be_an_exact_int():
 def test_wrong_arguments():
     with pytest.raises(TypeError, match="name must be a str, not 5"):
         Resource(name=5)
-    with pytest.raises(TypeError, match="stats must be True or False, not 1"):
-        Resource(stats=1)
     with pytest.raises(TypeError):
         Resource(1, "name")
     resource = Resource()
@@ -519,8 +517,6 @@ def test_wrong_arguments():
     ]:
         with pytest.raises(error, match=message):
             resource.request(wrong)
-    with pytest.raises(TypeError, match="preempt must be True or False, not 1"):
-        resource.request(0, 1)
     with pytest.raises(TypeError, match="takes 2 positional arguments but 3 were given"):
         resource.request(0, True, 1)
     with pytest.raises(TypeError, match="unexpected keyword argument 'wrong'"):

@@ -218,7 +218,7 @@ def test_acquire_nowait_needs_a_loop_but_no_task():
 @KINDS
 def test_would_block_says_why(kind):
     async def main():
-        with pytest.raises(WouldBlock, match=f"^{kind.__name__} 'db' has no unit left$"):
+        with pytest.raises(WouldBlock, match=f"wait: {kind.__name__} 'db' has no unit left$"):
             kind(0, name="db").acquire_nowait()
 
     virtual(main())

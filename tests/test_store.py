@@ -85,7 +85,7 @@ def test_what_it_is_when_nobody_says():
     assert len(shelf) == 1000
 
 
-@pytest.mark.parametrize("capacity", [1, 5, 5.0, True, math.inf, sys.maxsize, 10**30, 10**400])
+@pytest.mark.parametrize("capacity", [1, 5, True, math.inf, sys.maxsize])
 def test_capacities(capacity):
     expected = capacity if capacity < sys.maxsize else math.inf
     assert Store(capacity).capacity == Store(capacity=capacity).capacity == expected
@@ -149,7 +149,7 @@ def test_a_putter_waits_for_room():
         create_task(note(log, "second", shelf.put("c")))
         await sleep(1)
         with pytest.raises(
-            WouldBlock, match=r"^Store.put_nowait\(\) would have to wait: <Store \(1"
+            WouldBlock, match=r"^Store.put_nowait\(\) would have to wait: Store \(1"
         ):
             shelf.put_nowait("d")
         assert await shelf.get() == "a"
@@ -236,7 +236,7 @@ def test_nobody_gets_in_between():
         await checkpoint()
         shelf.put_nowait("a")
         assert shelf.items == ()
-        with pytest.raises(WouldBlock, match=r"^Store.get_nowait\(\) would have to wait: <Store"):
+        with pytest.raises(WouldBlock, match=r"^Store.get_nowait\(\) would have to wait: Store"):
             shelf.get_nowait()
         return await task
 
@@ -999,18 +999,14 @@ def test_a_put_that_a_filter_drives_puts_once():
 @pytest.mark.parametrize(
     ("capacity", "error", "message"),
     [
-        (
-            0,
-            ValueError,
-            r"^Store\(\): the capacity must be a whole number, 1 or more, or inf, not 0$",
-        ),
+        (0, ValueError, r"^Store\(\): capacity must be 1 or more, not 0$"),
         (-1, ValueError, "not -1$"),
-        (0.5, ValueError, r"not 0\.5$"),
-        (2.5, ValueError, r"not 2\.5$"),
-        (math.nan, ValueError, "not nan$"),
-        (-math.inf, ValueError, "not -inf$"),
+        (10**400, ValueError, r"capacity must be less than 2\*\*63, not 1000"),
+        (2.0, TypeError, r"^Store\(\): capacity must be an int or math\.inf, not 2\.0$"),
+        (math.nan, TypeError, "not nan$"),
+        (-math.inf, TypeError, "not -inf$"),
         (-(10**400), ValueError, "not -1000"),
-        ("big", TypeError, r"^Store\(\): the capacity must be a number, not 'big'$"),
+        ("big", TypeError, r"^Store\(\): capacity must be an int or math\.inf, not 'big'$"),
         (None, TypeError, "not None$"),
         ([1], TypeError, r"not \[1\]$"),
     ],

@@ -7,46 +7,24 @@
 typedef struct {
     SYNC_HEAD
     struct place place;
-    size_t parties;   /* so many are let go together; at least 1 */
+    uint64_t parties;  /* so many are let go together; at least 1 */
     int is_broken;
 } BarrierObject;
-
-/* parties: an int. 0, or -1 with a TypeError or ValueError. */
-static int
-parties_from_object(PyObject *obj, size_t *parties)
-{
-    const char *function = "Barrier()";
-    if (!PyIndex_Check(obj)) {
-        raise_about(PyExc_TypeError, "%s: parties must be an int, not %U%s", function, obj, "");
-        return -1;
-    }
-    Py_ssize_t n = PyNumber_AsSsize_t(obj, NULL);  /* the nearest: so many never come */
-    if (n == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    if (n < 1) {
-        raise_about(PyExc_ValueError, "%s: parties must be 1 or more, not %U%s", function, obj,
-                    "");
-        return -1;
-    }
-    *parties = (size_t)n;
-    return 0;
-}
 
 static PyObject *
 barrier_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"parties", "name", NULL};
     PyObject *obj, *name = NULL;
-    size_t parties;
+    int64_t parties;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O:Barrier", names, &obj, &name)
-        || parties_from_object(obj, &parties) < 0) {
+        || sync_count_from_object("Barrier()", "parties", obj, 1, COUNT_INT, &parties) < 0) {
         return NULL;
     }
     BarrierObject *barrier = (BarrierObject *)sync_new("Barrier()", type, name);
     if (barrier != NULL) {
         place_init(&barrier->place);
-        barrier->parties = parties;
+        barrier->parties = (uint64_t)parties;
     }
     return (PyObject *)barrier;
 }
@@ -56,8 +34,9 @@ barrier_describe(PyObject *op)
 {
     BarrierObject *barrier = (BarrierObject *)op;
     PyObject *title = sync_title(op);
-    PyObject *text = title != NULL ? PyUnicode_FromFormat("%U with %zu of %zu there", title,
-                                                          barrier->place.count, barrier->parties)
+    PyObject *text = title != NULL ? PyUnicode_FromFormat("%U with %zu of %llu there", title,
+                                                          barrier->place.count,
+                                                          (unsigned long long)barrier->parties)
                                    : NULL;
     Py_XDECREF(title);
     return text;
@@ -69,7 +48,8 @@ barrier_tp_repr(PyObject *op)
     BarrierObject *barrier = (BarrierObject *)op;
     PyObject *title = sync_title(op);
     PyObject *what = title != NULL
-                         ? PyUnicode_FromFormat("%U of %zu%s", title, barrier->parties,
+                         ? PyUnicode_FromFormat("%U of %llu%s", title,
+                                                (unsigned long long)barrier->parties,
                                                 barrier->is_broken ? " broken" : "")
                          : NULL;
     Py_XDECREF(title);
@@ -146,7 +126,8 @@ PyDoc_STRVAR(barrier_wait_doc,
 "which goes on without switching tasks, has `parties` - 1. One that is cancelled while\n"
 "it waits has not come.\n"
 "\n"
-"Raises BrokenBarrierError if the barrier is broken, or is reset meanwhile.\n");
+"Raises BrokenBarrierError if the barrier is broken, or is reset meanwhile; RuntimeError\n"
+"if tasks of another loop wait at it.\n");
 
 static PyObject *
 barrier_py_wait(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -173,16 +154,6 @@ barrier_py_aexit(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 
 /* ---- broken ---------------------------------------------------------------------------------- */
 
-static void
-barrier_refuse_all(BarrierObject *barrier, enum barrier_phase phase)
-{
-    WaitObject *wait;
-    while ((wait = place_first(&barrier->place)) != NULL) {
-        wait->phase = (uint8_t)phase;
-        wait_refuse(wait);
-    }
-}
-
 PyDoc_STRVAR(barrier_reset_doc,
 "reset($self, /)\n--\n\n"
 "As new: not broken, and nobody waits. Those who did get a BrokenBarrierError.\n"
@@ -197,7 +168,7 @@ barrier_py_reset(PyObject *op, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     barrier->is_broken = 0;
-    barrier_refuse_all(barrier, BARRIER_WAS_RESET);
+    place_refuse_all(&barrier->place, BARRIER_WAS_RESET);
     Py_RETURN_NONE;
 }
 
@@ -216,7 +187,7 @@ barrier_py_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     barrier->is_broken = 1;
-    barrier_refuse_all(barrier, BARRIER_WAITS);
+    place_refuse_all(&barrier->place, BARRIER_WAITS);
     Py_RETURN_NONE;
 }
 
@@ -225,7 +196,7 @@ barrier_py_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 barrier_get_parties(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyLong_FromSize_t(((BarrierObject *)op)->parties);
+    return PyLong_FromUnsignedLongLong(((BarrierObject *)op)->parties);
 }
 
 static PyObject *
@@ -246,7 +217,7 @@ PyDoc_STRVAR(barrier_type_doc,
 "\n"
 "`await barrier.wait()`, or `async with barrier as index`, which waits at its beginning.\n"
 "\n"
-"parties: how many, an int, 1 or more.\n"
+"parties: how many, an int of 1 or more.\n"
 "name: a str, for the repr and for reports.\n"
 "\n"
 "Raises TypeError or ValueError for another number of parties.\n"

@@ -136,7 +136,7 @@ end_tp_repr(PyObject *op)
                : PyUnicode_FromFormat(", open ends: %zu to send, %zu to receive",
                                       channel->send_ends, channel->receive_ends);
     if (title != NULL && fill != NULL && open != NULL) {
-        what = PyUnicode_FromFormat("%U%s, %U%U", title, end->closed ? " closed" : "", fill, open);
+        what = PyUnicode_FromFormat("%U (%s%U%U)", title, end->closed ? "closed, " : "", fill, open);
     }
     Py_XDECREF(open);
     Py_XDECREF(fill);
@@ -164,7 +164,9 @@ PyDoc_STRVAR(send_doc,
 "It has been sent when the await returns; if it is cancelled, it has not been.\n"
 "\n"
 "Raises ClosedResourceError if this end has been closed, even while it waits, and\n"
-"BrokenResourceError if all receive ends have been.\n");
+"BrokenResourceError if all receive ends have been; RuntimeError if tasks of another loop\n"
+"wait at the channel. Who need not wait does not switch tasks; a cancellation is raised even\n"
+"then.\n");
 
 static PyObject *
 send_py_send(PyObject *op, PyObject *value)
@@ -190,7 +192,8 @@ send_py_send_nowait(PyObject *op, PyObject *value)
     case 1:
         Py_RETURN_NONE;
     case 0:
-        raise_would_block(state_of_type(Py_TYPE(op)), end_describe(op));
+        raise_would_block_steal(state_of_type(Py_TYPE(op))->WouldBlock, function,
+                                end_describe(op));
         return NULL;
     default:
         return NULL;
@@ -299,7 +302,9 @@ PyDoc_STRVAR(receive_doc,
 "Await it to have the next value, behind those who wait for one already.\n"
 "\n"
 "Raises EndOfChannel if all send ends are closed and nothing is left, and\n"
-"ClosedResourceError if this end has been closed, even while it waits.\n");
+"ClosedResourceError if this end has been closed, even while it waits; RuntimeError if tasks\n"
+"of another loop wait at the channel. Who need not wait does not switch tasks; a cancellation\n"
+"is raised even then.\n");
 
 static PyObject *
 receive_py_receive(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -337,7 +342,8 @@ receive_py_receive_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
             raise_end_of_channel(end, function);
         }
         else {
-            raise_would_block(state_of_type(Py_TYPE(op)), end_describe(op));
+            raise_would_block_steal(state_of_type(Py_TYPE(op))->WouldBlock, function,
+                                end_describe(op));
         }
     }
     return value;
@@ -356,7 +362,7 @@ PyDoc_STRVAR(receive_type_doc,
 ">>> for number in range(3):\n"
 "...     send_channel.send_nowait(number)\n"
 ">>> receive_channel\n"
-"<ReceiveChannel 'numbers', 3 of 10 buffered>\n"
+"<ReceiveChannel 'numbers' (3 of 10 buffered)>\n"
 ">>> send_channel.close()\n"
 ">>> async def main():\n"
 "...     return [number async for number in receive_channel]\n"
@@ -399,43 +405,13 @@ static PyType_Spec receive_channel_spec = {
 
 /* ---- open_channel() -------------------------------------------------------------------------- */
 
-/* n: an int that is not negative, or math.inf; one that is too large to count is no limit. 0, or
- * -1 with TypeError or ValueError. */
-static int
-channel_max_from_object(PyObject *obj, size_t *max)
-{
-    if (PyFloat_Check(obj) && PyFloat_AS_DOUBLE(obj) == Py_HUGE_VAL) {
-        *max = CHANNEL_UNLIMITED;
-        return 0;
-    }
-    if (!PyIndex_Check(obj)) {
-        raise_about(PyExc_TypeError, "%s: n must be an int or math.inf, not %U%s",
-                    "open_channel()", obj, "");
-        return -1;
-    }
-    PyObject *number = PyNumber_Index(obj);
-    if (number == NULL) {
-        return -1;
-    }
-    int overflow;
-    long long n = PyLong_AsLongLongAndOverflow(number, &overflow);
-    Py_DECREF(number);
-    if (overflow < 0 || (overflow == 0 && n < 0)) {
-        raise_about(PyExc_ValueError, "%s: n must not be negative, as %U is%s", "open_channel()",
-                    obj, "; 0 is without a buffer");
-        return -1;
-    }
-    *max = overflow > 0 || (unsigned long long)n > PY_SSIZE_T_MAX ? CHANNEL_UNLIMITED : (size_t)n;
-    return 0;
-}
-
 PyDoc_STRVAR(open_channel_doc,
 "open_channel($module, n, *, name=None)\n--\n\n"
 "Open a channel on which tasks send values to each other. Returns its two ends, a\n"
 "SendChannel and a ReceiveChannel: values flow from left to right.\n"
 "\n"
-"n: how many values are buffered at most before those who send have to wait, an int or\n"
-"math.inf. With 0, sending waits until somebody receives.\n"
+"n: how many values are buffered at most before those who send have to wait, an int of 0\n"
+"or more, or math.inf. With 0, sending waits until somebody receives.\n"
 "name: a str, for the repr and for reports.\n"
 "\n"
 "Raises TypeError or ValueError for an n or a name that is nothing of the kind.\n"
@@ -464,13 +440,13 @@ module_py_open_channel(PyObject *module, PyObject *const *args, Py_ssize_t n_arg
     static const char *const names[] = {"n", "name", NULL};
     ModuleState *state = PyModule_GetState(module);
     PyObject *given[2], *name;
-    size_t max;
+    int64_t n;
     if (args_parse("open_channel()", names, 1, 1, args, n_args, kwnames, given) < 0
-        || channel_max_from_object(given[0], &max) < 0
+        || sync_count_from_object("open_channel()", "n", given[0], 0, COUNT_OR_INF, &n) < 0
         || sync_name_from_object("open_channel()", given[1], &name) < 0) {
         return NULL;
     }
-    ChannelObject *channel = channel_new(state, max);
+    ChannelObject *channel = channel_new(state, count_as_size(n));
     PyObject *sends = channel != NULL ? end_new(state, channel, 1, name) : NULL;
     PyObject *receives = sends != NULL ? end_new(state, channel, 0, name) : NULL;
     PyObject *pair = receives != NULL ? PyTuple_Pack(2, sends, receives) : NULL;

@@ -137,8 +137,8 @@ PyDoc_STRVAR(condition_notify_doc,
 "Let the first n of those who wait go; fewer, if there are fewer. They have the lock\n"
 "one after the other, behind those who wait for it already.\n"
 "\n"
-"Raises TypeError or ValueError for a number that is no int or negative, RuntimeError\n"
-"unless the task that calls has the lock.\n");
+"Raises TypeError or ValueError if n is not an int of 0 or more, RuntimeError unless the\n"
+"task that calls has the lock.\n");
 
 static PyObject *
 condition_py_notify(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
@@ -146,25 +146,12 @@ condition_py_notify(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyOb
     static const char *const names[] = {"n", NULL};
     const char *function = "Condition.notify()";
     PyObject *arg;
-    Py_ssize_t n = 1;
-    if (args_parse(function, names, 1, 0, args, n_args, kwnames, &arg) < 0) {
+    int64_t n = 1;
+    if (args_parse(function, names, 1, 0, args, n_args, kwnames, &arg) < 0
+        || (arg != NULL && sync_count_from_object(function, "n", arg, 0, COUNT_INT, &n) < 0)) {
         return NULL;
     }
-    if (arg != NULL) {
-        if (!PyIndex_Check(arg)) {
-            raise_about(PyExc_TypeError, "%s: n must be an int, not %U%s", function, arg, "");
-            return NULL;
-        }
-        n = PyNumber_AsSsize_t(arg, NULL);  /* the nearest, if it is too large */
-        if (n < 0) {
-            if (!PyErr_Occurred()) {
-                raise_about(PyExc_ValueError, "%s: n must not be negative, but is %U%s", function,
-                            arg, "");
-            }
-            return NULL;
-        }
-    }
-    return condition_notify(op, (size_t)n, function);
+    return condition_notify(op, count_as_size(n), function);
 }
 
 static PyObject *
@@ -182,6 +169,7 @@ static const struct wait_kind condition_acquire_kind = {
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
+    .held = lock_held,
 };
 
 static const struct wait_kind condition_enter_kind = {
@@ -190,6 +178,7 @@ static const struct wait_kind condition_enter_kind = {
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
+    .held = lock_held,
 };
 
 static PyObject *

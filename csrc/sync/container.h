@@ -16,7 +16,7 @@ typedef struct {
 
 /* ---- amounts --------------------------------------------------------------------------------- */
 
-/* How much is to be put or got: 0, or -1 with an exception. what: "Container.put(): the amount" */
+/* How much is to be put or got: 0, or -1 with an exception. what: "Container.put(): amount" */
 static int
 container_amount(ContainerObject *self, const char *what, PyObject *obj, double *amount)
 {
@@ -179,22 +179,22 @@ container_limits(PyObject *capacity_obj, PyObject *level_obj, double *capacity, 
     *capacity = Py_HUGE_VAL;
     *level = 0;
     if (capacity_obj != NULL) {
-        if (number_from_object("Container(): the capacity", capacity_obj, capacity) < 0) {
+        if (number_from_object("Container(): capacity", capacity_obj, capacity) < 0) {
             return -1;
         }
         if (!(*capacity > 0)) {
             raise_about(PyExc_ValueError, "%s must be more than 0, not %U%s",
-                        "Container(): the capacity", capacity_obj, "");
+                        "Container(): capacity", capacity_obj, "");
             return -1;
         }
     }
     if (level_obj != NULL) {
-        if (number_from_object("Container(): the level", level_obj, level) < 0) {
+        if (number_from_object("Container(): level", level_obj, level) < 0) {
             return -1;
         }
         if (!(*level >= 0 && *level <= *capacity && isfinite(*level))) {
             raise_about(PyExc_ValueError, "%s must be from 0 to the capacity and finite, not %U%s",
-                        "Container(): the level", level_obj, "");
+                        "Container(): level", level_obj, "");
             return -1;
         }
     }
@@ -255,13 +255,15 @@ PyDoc_STRVAR(container_put_doc,
 "Await it to add the amount, once there is room for all of it, behind those who wait\n"
 "to put something.\n"
 "\n"
-"Raises ValueError if the amount is negative, not finite, or more than the capacity.\n");
+"Raises, at the call, TypeError or ValueError if the amount is no number, negative, not\n"
+"finite, or more than the capacity; when awaited, RuntimeError if tasks of another loop\n"
+"wait for the container.\n");
 
 static PyObject *
 container_py_put(PyObject *op, PyObject *amount)
 {
     return container_wait(op, &container_put_kind, &((ContainerObject *)op)->putters,
-                          "Container.put(): the amount", amount);
+                          "Container.put(): amount", amount);
 }
 
 PyDoc_STRVAR(container_get_doc,
@@ -269,13 +271,15 @@ PyDoc_STRVAR(container_get_doc,
 "Await it to take the amount, once there is so much, behind those who wait to get\n"
 "something.\n"
 "\n"
-"Raises ValueError if the amount is negative, not finite, or more than the capacity.\n");
+"Raises, at the call, TypeError or ValueError if the amount is no number, negative, not\n"
+"finite, or more than the capacity; when awaited, RuntimeError if tasks of another loop\n"
+"wait for the container.\n");
 
 static PyObject *
 container_py_get(PyObject *op, PyObject *amount)
 {
     return container_wait(op, &container_get_kind, &((ContainerObject *)op)->getters,
-                          "Container.get(): the amount", amount);
+                          "Container.get(): amount", amount);
 }
 
 static PyObject *
@@ -292,11 +296,12 @@ container_nowait(PyObject *op, int (*act)(ContainerObject *, double), const char
         Py_RETURN_NONE;
     }
     PyObject *number = PyFloat_FromDouble(amount);
-    PyObject *text = number != NULL ? PyUnicode_FromFormat("%s of %S would have to wait: %R",
-                                                           function, number, op)
-                                    : NULL;
+    PyObject *text = number != NULL ? container_describe(op) : NULL;
+    if (text != NULL) {
+        PyErr_Format(state->WouldBlock, "%s of %S would have to wait: %U", function, number, text);
+        Py_DECREF(text);
+    }
     Py_XDECREF(number);
-    raise_would_block(state, text);
     return NULL;
 }
 
@@ -305,34 +310,38 @@ PyDoc_STRVAR(container_put_nowait_doc,
 "Add the amount at once.\n"
 "\n"
 "Raises WouldBlock if there is no room for all of it, or others wait to put something;\n"
-"ValueError as put() does; RuntimeError if the tasks that use it run in another thread.\n");
+"TypeError and ValueError as put() does; RuntimeError if the tasks that use it run in\n"
+"another thread.\n");
 
 static PyObject *
 container_py_put_nowait(PyObject *op, PyObject *amount)
 {
     return container_nowait(op, container_put, "Container.put_nowait()",
-                            "Container.put_nowait(): the amount", amount);
+                            "Container.put_nowait(): amount", amount);
 }
 
 PyDoc_STRVAR(container_get_nowait_doc,
 "get_nowait($self, amount, /)\n--\n\n"
 "Take the amount at once.\n"
 "\n"
-"Raises WouldBlock if there is not so much, or others wait to get something; ValueError\n"
-"as get() does; RuntimeError if the tasks that use it run in another thread.\n");
+"Raises WouldBlock if there is not so much, or others wait to get something; TypeError\n"
+"and ValueError as get() does; RuntimeError if the tasks that use it run in another\n"
+"thread.\n");
 
 static PyObject *
 container_py_get_nowait(PyObject *op, PyObject *amount)
 {
     return container_nowait(op, container_get, "Container.get_nowait()",
-                            "Container.get_nowait(): the amount", amount);
+                            "Container.get_nowait(): amount", amount);
 }
 
 PyDoc_STRVAR(container_stats_doc,
 "stats($self, /)\n--\n\n"
-"Statistics so far, as ContainerStats.\n"
+"A ContainerStats: how much there was, and how long tasks waited in put() and get(),\n"
+"in seconds of loop time.\n"
 "\n"
-"Raises RuntimeError if the container was made without stats=True.\n");
+"Raises RuntimeError if the container was made without stats=True, or if the tasks that\n"
+"use it run in another thread.\n");
 
 static PyObject *
 container_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -345,9 +354,9 @@ container_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
 PyDoc_STRVAR(container_stats_type_doc, "What Container.stats() returns.");
 
 static PyStructSequence_Field container_stats_fields[] = {
-    {"level", "how much there was, a LevelStats"},
-    {"puts", "how long those waited who have put something, a WaitStats"},
-    {"gets", "how long those waited who have got something, a WaitStats"},
+    {"level", "a LevelStats: how much there was"},
+    {"puts", "a WaitStats: how long those waited who have put something"},
+    {"gets", "a WaitStats: how long those waited who have got something"},
     {NULL, NULL},
 };
 
@@ -365,12 +374,12 @@ PyDoc_STRVAR(container_type_doc,
 "First come, first served, among those who get and among those who put: whoever waits\n"
 "for much holds back those behind him who want less.\n"
 "\n"
-"capacity: how much there can be, in whatever unit you like.\n"
-"level: how much there is at first.\n"
+"capacity: how much there can be, more than 0, in whatever unit you like.\n"
+"level: how much there is at first, from 0 to the capacity.\n"
 "name: a str, for the repr and for reports.\n"
 "stats: whether to keep what stats() tells.\n"
 "\n"
-"Raises ValueError for a capacity that is not positive, or a level outside of it.\n"
+"Raises TypeError or ValueError for another capacity or level.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def car(tank):\n"

@@ -51,19 +51,6 @@ door_check_args(const char *function, Py_ssize_t n_wanted, size_t n_args, PyObje
     return -1;
 }
 
-/* How every __aenter__() begins: the current task, borrowed, which may use the object from now on;
- * or NULL with an exception. `function`: the `async with`, for errors. */
-static inline TaskObject *
-door_task_borrowed(ModuleState *state, SyncObject *object, const char *method,
-                   const char *function, size_t n_args, PyObject *kwnames)
-{
-    if (door_check_args(method, 0, n_args, kwnames) < 0) {
-        return NULL;
-    }
-    TaskObject *task = need_current_task_borrowed(state, function);
-    return task != NULL && sync_enter(state, object, task->loop, function) == 0 ? task : NULL;
-}
-
 /* Nobody refers to it any more; its memory is the object's, which may go now. */
 static void
 door_tp_dealloc(PyObject *op)

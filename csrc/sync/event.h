@@ -61,7 +61,10 @@ PyDoc_STRVAR(event_wait_doc,
 "wait($self, /)\n--\n\n"
 "Await it to wait until the event is set. Returns True.\n"
 "\n"
-"Who waits when set() is called has it, even if clear() comes before it runs.\n");
+"Who waits when set() is called has it, even if clear() comes before it runs. If it is set\n"
+"already, the await does not switch tasks; a cancellation is raised even then.\n"
+"\n"
+"Raises RuntimeError if tasks of another loop wait for the event.\n");
 
 static PyObject *
 event_py_wait(PyObject *op, PyObject *Py_UNUSED(ignored))

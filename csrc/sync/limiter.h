@@ -7,7 +7,6 @@
 #include "roster.h"
 #include "sync.h"
 
-#define TOKENS_UNLIMITED UINT64_MAX
 #define BORROWERS_SHOWN 3
 
 /* While somebody waits, at least `total` tokens are borrowed: one that is left over goes to the
@@ -20,28 +19,14 @@ typedef struct {
     SYNC_HEAD
     struct place place;
     struct roster roster;
-    uint64_t total;  /* TOKENS_UNLIMITED: math.inf */
+    uint64_t total;  /* COUNT_UNLIMITED: math.inf */
 } LimiterObject;
 
-/* Beware: may run the object's __index__(). */
+/* total_tokens: 0, or -1 with a TypeError or ValueError. Beware: may run the object's __index__(). */
 static int
-limiter_total_from_object(const char *function, PyObject *obj, uint64_t *total)
+limiter_total_from_object(const char *function, PyObject *obj, int64_t *total)
 {
-    int64_t count;
-    if (PyFloat_Check(obj) && PyFloat_AS_DOUBLE(obj) == Py_HUGE_VAL) {
-        *total = TOKENS_UNLIMITED;
-        return 0;
-    }
-    if (!PyIndex_Check(obj)) {
-        raise_about(PyExc_TypeError, "%s: total_tokens must be an int or math.inf, not %U%s",
-                    function, obj, "");
-        return -1;
-    }
-    if (sync_count_from_object(function, "total_tokens", obj, &count) < 0) {
-        return -1;
-    }
-    *total = (uint64_t)count;
-    return 0;
+    return sync_count_from_object(function, "total_tokens", obj, 0, COUNT_OR_INF, total);
 }
 
 static PyObject *
@@ -49,7 +34,7 @@ limiter_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"total_tokens", "name", NULL};
     PyObject *obj, *name = NULL;
-    uint64_t total;
+    int64_t total;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O:CapacityLimiter", names, &obj, &name)
         || limiter_total_from_object("CapacityLimiter()", obj, &total) < 0) {
         return NULL;
@@ -58,7 +43,7 @@ limiter_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (limiter != NULL) {
         place_init(&limiter->place);
         roster_init(&limiter->roster);
-        limiter->total = total;
+        limiter->total = (uint64_t)total;
     }
     return (PyObject *)limiter;
 }
@@ -94,13 +79,6 @@ limiter_tp_dealloc(PyObject *op)
 }
 
 /* ---- described ------------------------------------------------------------------------------- */
-
-static PyObject *
-limiter_total_object(const LimiterObject *limiter)
-{
-    return limiter->total == TOKENS_UNLIMITED ? PyFloat_FromDouble(Py_HUGE_VAL)
-                                              : PyLong_FromUnsignedLongLong(limiter->total);
-}
 
 /* New str: "task 'reader'", or whatever it says of itself. Beware: runs Python. */
 static PyObject *
@@ -167,7 +145,7 @@ limiter_describe(PyObject *op)
         return title;
     }
     size_t held = limiter->held;
-    PyObject *total = limiter_total_object(limiter), *text = NULL;
+    PyObject *total = count_object((int64_t)limiter->total), *text = NULL;
     PyObject *by = total != NULL ? limiter_describe_borrowers(limiter) : NULL;
     if (by != NULL) {
         text = PyUnicode_FromFormat("%U (%zu of %S tokens borrowed%U)", title, held, total, by);
@@ -390,8 +368,8 @@ limiter_acquire_nowait(LimiterObject *limiter, TokenObject *token_steal, const c
             result = Py_NewRef(Py_None);
         }
         else {
-            raise_would_block(state_of_type(Py_TYPE(limiter)),
-                              limiter_describe((PyObject *)limiter));
+            raise_would_block_steal(state_of_type(Py_TYPE(limiter))->WouldBlock, function,
+                                    limiter_describe((PyObject *)limiter));
         }
     }
     Py_DECREF(token_steal);

@@ -155,7 +155,7 @@ limiter_py_aexit(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 static PyObject *
 limiter_get_total_tokens(PyObject *op, void *Py_UNUSED(closure))
 {
-    return limiter_total_object((LimiterObject *)op);
+    return count_object((int64_t)((LimiterObject *)op)->total);
 }
 
 static int
@@ -163,7 +163,7 @@ limiter_set_total_tokens(PyObject *op, PyObject *obj, void *Py_UNUSED(closure))
 {
     LimiterObject *limiter = (LimiterObject *)op;
     const char *function = "CapacityLimiter.total_tokens";
-    uint64_t total;
+    int64_t total;
     if (obj == NULL) {
         PyErr_Format(PyExc_AttributeError, "%s cannot be deleted", function);
         return -1;
@@ -172,7 +172,7 @@ limiter_set_total_tokens(PyObject *op, PyObject *obj, void *Py_UNUSED(closure))
         || sync_touch(state_of_type(Py_TYPE(op)), (SyncObject *)op, function) < 0) {
         return -1;
     }
-    limiter->total = total;
+    limiter->total = (uint64_t)total;
     limiter_serve(limiter);
     return 0;
 }
@@ -187,7 +187,7 @@ static PyObject *
 limiter_get_available_tokens(PyObject *op, void *Py_UNUSED(closure))
 {
     LimiterObject *limiter = (LimiterObject *)op;
-    return limiter->total == TOKENS_UNLIMITED
+    return (int64_t)limiter->total == COUNT_UNLIMITED
                ? PyFloat_FromDouble(Py_HUGE_VAL)
                : PyLong_FromLongLong((long long)limiter->total - (long long)limiter->held);
 }
@@ -225,6 +225,8 @@ PyDoc_STRVAR(limiter_type_doc,
 "total_tokens: an int of 0 or more, or math.inf. With 0 everybody waits.\n"
 "name: a str, for the repr and for reports.\n"
 "\n"
+"Raises TypeError or ValueError for another number of tokens.\n"
+"\n"
 ">>> import math, sleeploop\n"
 ">>> async def query(limiter):\n"
 "...     async with limiter:\n"
@@ -252,8 +254,10 @@ static PyMethodDef limiter_methods[] = {
     {"release", limiter_py_release, METH_NOARGS, limiter_release_doc},
     {"release_on_behalf_of", limiter_py_release_on_behalf_of, METH_O,
      limiter_release_on_behalf_of_doc},
-    {"__aenter__", limiter_py_aenter, METH_NOARGS, NULL},
-    {"__aexit__", (PyCFunction)(void (*)(void))limiter_py_aexit, METH_FASTCALL, NULL},
+    {"__aenter__", limiter_py_aenter, METH_NOARGS,
+     PyDoc_STR("__aenter__($self, /)\n--\n\nAs acquire().")},
+    {"__aexit__", (PyCFunction)(void (*)(void))limiter_py_aexit, METH_FASTCALL,
+     PyDoc_STR("As release().")},
     {NULL, NULL, 0, NULL},
 };
 

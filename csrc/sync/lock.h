@@ -209,7 +209,7 @@ lock_acquire_nowait(ModuleState *state, LockObject *lock, const char *function)
         return -1;
     }
     if (lock->owner != 0) {
-        raise_would_block(state, lock_describe((PyObject *)lock));
+        raise_would_block_steal(state->WouldBlock, function, lock_describe((PyObject *)lock));
         return -1;
     }
     lock_own(lock, task);

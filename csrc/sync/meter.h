@@ -6,7 +6,7 @@
 #ifndef SLEEPLOOP_METER_H
 #define SLEEPLOOP_METER_H
 
-#include "../args.h"
+#include "sync.h"
 
 /* How much there is of something. */
 struct level_meter {
@@ -40,9 +40,11 @@ level_meter_set(struct level_meter *meter, int64_t now, double level)
     }
 }
 
+/* waited: not counted if it is negative, by a clock that has been set to another speed. */
 static inline void
 wait_meter_add(struct wait_meter *meter, int64_t waited, int had_to_wait)
 {
+    waited = waited > 0 ? waited : 0;
     meter->count++;
     meter->waited += (uint64_t)had_to_wait;
     meter->total += waited;
@@ -92,7 +94,7 @@ flow_meter_level(struct flow_meter *meter, ModuleState *state, double level)
 }
 
 /* wait: parked, and about to be granted; NULL: it was had at once. */
-static inline void
+COLD static void
 wait_meter_granted(struct wait_meter *meter, const WaitObject *wait)
 {
     wait_meter_add(meter, wait != NULL ? clock_now(&wait->task->loop->clock) - wait->started : 0,
@@ -193,15 +195,26 @@ wait_stats_new(ModuleState *state, const struct wait_meter *meter)
     return struct_sequence_steal(state->WaitStatsType, values, 4);
 }
 
-/* The three of a flow: a struct sequence of `type`, made by stats() of `op`. NULL with an
- * exception: a RuntimeError, if it was made without stats=True. */
-static PyObject *
-flow_stats_new(ModuleState *state, PyTypeObject *type, struct flow_meter *meter,
-               const char *function, PyObject *op)
+/* Whether stats() of the object has something to tell: 0, or -1 with a RuntimeError: it was made
+ * without stats=True, so `meter` is NULL, or the tasks that use it run in another thread. */
+static int
+meter_check(ModuleState *state, const void *meter, const char *function, PyObject *op)
 {
     if (meter == NULL) {
         raise_about(PyExc_RuntimeError, "%s: %U%s", function, op,
                     " keeps no statistics; make it with stats=True");
+        return -1;
+    }
+    return sync_touch(state, (SyncObject *)op, function);
+}
+
+/* The three of a flow: a struct sequence of `type`, made by stats() of `op`. NULL with an
+ * exception, as meter_check(). */
+static PyObject *
+flow_stats_new(ModuleState *state, PyTypeObject *type, struct flow_meter *meter,
+               const char *function, PyObject *op)
+{
+    if (meter_check(state, meter, function, op) < 0) {
         return NULL;
     }
     PyObject *values[] = {

@@ -19,11 +19,6 @@
 enum queue_order { QUEUE_FIFO, QUEUE_LIFO, QUEUE_PRIORITY };
 enum queue_phase { QUEUE_OPEN, QUEUE_SHUT, QUEUE_SHUT_AT_ONCE };
 
-struct queue_meters {
-    struct level_meter length;
-    struct wait_meter puts, gets;
-};
-
 typedef struct {
     SYNC_HEAD
     struct place getters, putters, joiners;
@@ -32,7 +27,7 @@ typedef struct {
     size_t maxsize;              /* SIZE_MAX: as many as you like */
     size_t lent;                 /* items that a task has been given and has not learned of */
     size_t unfinished;           /* items put in for which task_done() has not been called */
-    struct queue_meters *meters; /* owned; NULL without stats=True */
+    struct flow_meter *meter;    /* owned; NULL: no statistics */
     uint8_t order;               /* enum queue_order */
     uint8_t phase;               /* enum queue_phase */
 } QueueObject;
@@ -94,15 +89,11 @@ queue_describe_unfinished(PyObject *op)
     return text;
 }
 
-/* Raises `type` with what the queue is like. */
 COLD static void
-queue_raise(QueueObject *queue, PyObject *type)
+raise_queue_is_shut(QueueObject *queue, const char *function)
 {
-    PyObject *text = queue_describe((PyObject *)queue);
-    if (text != NULL) {
-        PyErr_SetObject(type, text);
-        Py_DECREF(text);
-    }
+    raise_what_steal(state_of_type(Py_TYPE(queue))->QueueShutDown, function,
+                     queue_describe((PyObject *)queue));
 }
 
 /* 0; or -1 with a RuntimeError: it is called by a comparison of the queue's own items. */
@@ -164,26 +155,12 @@ queue_finish(QueueObject *queue, size_t n)
     }
 }
 
-/* ---- statistics ------------------------------------------------------------------------------ */
-
-COLD static void
-queue_meter_length(QueueObject *queue)
+static inline void
+queue_meter_level(QueueObject *queue)
 {
-    struct level_meter *length = &queue->meters->length;
-    int64_t now = meter_now(state_of_type(Py_TYPE(queue)), length->last);
-    level_meter_set(length, now, (double)queue_len(queue));
-}
-
-/* wait: parked, and being granted now; or NULL: nobody had to wait. */
-COLD static void
-queue_meter_wait(struct wait_meter *meter, const WaitObject *wait)
-{
-    int64_t waited = 0;
-    if (wait != NULL) {
-        waited = clock_now(&wait->task->loop->clock) - wait->started;
-        waited = waited > 0 ? waited : 0;
+    if (queue->meter != NULL) {
+        flow_meter_level(queue->meter, state_of_type(Py_TYPE(queue)), (double)queue_len(queue));
     }
-    wait_meter_add(meter, waited, wait != NULL);
 }
 
 /* ---- in and out ------------------------------------------------------------------------------ */
@@ -196,9 +173,7 @@ queue_hand_over(QueueObject *queue, WaitObject *getter, PyObject *item_steal, ui
     getter->number = (double)number;
     getter->phase = 1;
     queue->lent++;
-    if (queue->meters != NULL) {
-        queue_meter_wait(&queue->meters->gets, getter);
-    }
+    flow_meter_get(queue->meter, getter);
     wait_grant(getter);
 }
 
@@ -211,7 +186,7 @@ queue_put(QueueObject *queue, PyObject *item, const char *function)
         return -1;
     }
     if (queue->phase != QUEUE_OPEN) {
-        queue_raise(queue, state_of_type(Py_TYPE(queue))->QueueShutDown);
+        raise_queue_is_shut(queue, function);
         return -1;
     }
     if (queue_is_full(queue)) {
@@ -228,10 +203,8 @@ queue_put(QueueObject *queue, PyObject *item, const char *function)
         return -1;
     }
     queue->unfinished++;
-    if (queue->meters != NULL) {
-        queue_meter_wait(&queue->meters->puts, NULL);
-        queue_meter_length(queue);
-    }
+    flow_meter_put(queue->meter, NULL);
+    queue_meter_level(queue);
     return 1;
 }
 
@@ -273,9 +246,7 @@ queue_refill(QueueObject *queue)
         switch (queue_let_in(queue, putter)) {
         case 0:
             queue->unfinished++;
-            if (queue->meters != NULL) {
-                queue_meter_wait(&queue->meters->puts, putter);
-            }
+            flow_meter_put(queue->meter, putter);
             wait_grant(putter);
             break;
         case 1:
@@ -298,7 +269,7 @@ queue_get(QueueObject *queue, uint64_t *number, const char *function)
     }
     if (queue_len(queue) == 0) {
         if (queue->phase != QUEUE_OPEN) {
-            queue_raise(queue, state_of_type(Py_TYPE(queue))->QueueShutDown);
+            raise_queue_is_shut(queue, function);
         }
         return NULL;
     }
@@ -310,9 +281,7 @@ queue_get(QueueObject *queue, uint64_t *number, const char *function)
         if (queue->putters.count > 0) {
             queue_refill(queue);
         }
-        if (queue->meters != NULL) {
-            queue_meter_length(queue);
-        }
+        queue_meter_level(queue);
     }
     return item;
 }
@@ -349,9 +318,7 @@ queue_put_back(QueueObject *queue, PyObject *item_steal, uint64_t number)
         priority_heap_put_back(&queue->heap, item_steal, number);
         break;
     }
-    if (queue->meters != NULL) {
-        queue_meter_length(queue);
-    }
+    queue_meter_level(queue);
 }
 
 /* ---- waiting --------------------------------------------------------------------------------- */
@@ -370,8 +337,7 @@ static PyObject *
 queue_put_result(WaitObject *wait)
 {
     if (wait->outcome == WAIT_REFUSED) {
-        queue_raise((QueueObject *)wait->object,
-                    state_of_type(Py_TYPE(wait->object))->QueueShutDown);
+        raise_queue_is_shut((QueueObject *)wait->object, wait->kind->function);
         return NULL;
     }
     Py_RETURN_NONE;
@@ -390,9 +356,7 @@ queue_get_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNU
     wait->number = (double)number;
     wait->phase = 1;
     queue->lent++;
-    if (queue->meters != NULL) {
-        queue_meter_wait(&queue->meters->gets, NULL);
-    }
+    flow_meter_get(queue->meter, NULL);
     return 1;
 }
 
@@ -401,7 +365,7 @@ queue_get_result(WaitObject *wait)
 {
     QueueObject *queue = (QueueObject *)wait->object;
     if (wait->outcome == WAIT_REFUSED) {
-        queue_raise(queue, state_of_type(Py_TYPE(queue))->QueueShutDown);
+        raise_queue_is_shut(queue, wait->kind->function);
         return NULL;
     }
     PyObject *item = wait->value;
@@ -482,15 +446,6 @@ static const struct wait_kind queue_join_kind = {
 
 /* ---- shut down ------------------------------------------------------------------------------- */
 
-static void
-place_refuse_all(struct place *place)
-{
-    WaitObject *wait;
-    while ((wait = place_first(place)) != NULL) {
-        wait_refuse(wait);
-    }
-}
-
 /* Beware: runs Python, where an item dies. */
 static void
 queue_shut(QueueObject *queue, int at_once)
@@ -506,12 +461,10 @@ queue_shut(QueueObject *queue, int at_once)
         queue->items = (struct buffer){0};
         queue->heap = (struct priority_heap){.arrivals = heap.arrivals};
         queue_finish(queue, items.len + priority_heap_len(&heap));
-        if (queue->meters != NULL) {
-            queue_meter_length(queue);
-        }
+        queue_meter_level(queue);
     }
-    place_refuse_all(&queue->getters);
-    place_refuse_all(&queue->putters);
+    place_refuse_all(&queue->getters, 0);
+    place_refuse_all(&queue->putters, 0);
     buffer_clear(&items);
     priority_heap_clear(&heap);
 }

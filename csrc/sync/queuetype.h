@@ -6,45 +6,13 @@
 
 /* ---- made and freed -------------------------------------------------------------------------- */
 
-/* maxsize=: 0, or -1 with a TypeError or a ValueError. */
-static int
-queue_maxsize_from_object(const char *function, PyObject *obj, size_t *maxsize)
-{
-    *maxsize = SIZE_MAX;
-    if (obj == NULL) {
-        return 0;
-    }
-    if (!PyIndex_Check(obj)) {
-        raise_about(PyExc_TypeError, "%s: maxsize must be an int, not %U%s", function, obj,
-                    "; 0 means no limit");
-        return -1;
-    }
-    Py_ssize_t size = PyNumber_AsSsize_t(obj, PyExc_OverflowError);
-    if (size == -1 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
-            raise_about(PyExc_ValueError, "%s: maxsize is out of range: %U%s", function, obj,
-                        "; 0 means no limit");
-        }
-        return -1;
-    }
-    if (size < 0) {
-        raise_about(PyExc_ValueError, "%s: maxsize must not be negative, as %U is%s", function, obj,
-                    "; 0 means no limit");
-        return -1;
-    }
-    if (size > 0) {
-        *maxsize = (size_t)size;
-    }
-    return 0;
-}
-
 static PyObject *
 queue_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"maxsize", "name", "stats", NULL};
     ModuleState *state = state_of_type(type);
     PyObject *size = NULL, *name = NULL;
-    size_t maxsize;
+    int64_t maxsize = 0;
     int stats = 0;
     int order = type == state->PriorityQueueType ? QUEUE_PRIORITY
                 : type == state->LifoQueueType   ? QUEUE_LIFO
@@ -53,7 +21,8 @@ queue_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         [QUEUE_FIFO] = "Queue()", [QUEUE_LIFO] = "LifoQueue()", [QUEUE_PRIORITY] = "PriorityQueue()",
     };
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op:Queue", names, &size, &name, &stats)
-        || queue_maxsize_from_object(functions[order], size, &maxsize) < 0) {
+        || (size != NULL && sync_count_from_object(functions[order], "maxsize", size, 0, COUNT_OR_0,
+                                                   &maxsize) < 0)) {
         return NULL;
     }
     QueueObject *queue = (QueueObject *)sync_new(functions[order], type, name);
@@ -63,15 +32,10 @@ queue_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     place_init(&queue->getters);
     place_init(&queue->putters);
     place_init(&queue->joiners);
-    queue->maxsize = maxsize;
+    queue->maxsize = maxsize > 0 ? count_as_size(maxsize) : SIZE_MAX;
     queue->order = (uint8_t)order;
-    if (stats) {
-        queue->meters = PyMem_Calloc(1, sizeof(struct queue_meters));
-        if (queue->meters == NULL) {
-            Py_DECREF(queue);
-            return PyErr_NoMemory();
-        }
-        level_meter_init(&queue->meters->length, meter_now(state, 0), 0);
+    if (flow_meter_new(state, stats, 0, &queue->meter) < 0) {
+        Py_CLEAR(queue);
     }
     return (PyObject *)queue;
 }
@@ -102,7 +66,7 @@ queue_tp_dealloc(PyObject *op)
     Py_TRASHCAN_BEGIN(op, queue_tp_dealloc)
     sync_dies(op);
     (void)queue_tp_clear(op);
-    PyMem_Free(((QueueObject *)op)->meters);
+    PyMem_Free(((QueueObject *)op)->meter);
     sync_free(op);
     Py_TRASHCAN_END
 }
@@ -120,9 +84,11 @@ PyDoc_STRVAR(queue_put_doc,
 "Await it to put an item in. If the queue is full, it waits until there is room, behind\n"
 "those who wait already.\n"
 "\n"
-"The item of a put() that was cancelled is not in the queue.\n"
+"The item of a put() that was cancelled is not in the queue. Where there is room it does\n"
+"not switch tasks; a cancellation is raised even then.\n"
 "\n"
-"Raises QueueShutDown if the queue has been shut down, or is while it waits.\n");
+"Raises QueueShutDown if the queue has been shut down, or is while it waits; RuntimeError\n"
+"if tasks of another loop wait for the queue.\n");
 
 static PyObject *
 queue_py_put(PyObject *op, PyObject *item)
@@ -136,8 +102,10 @@ PyDoc_STRVAR(queue_get_doc,
 "Await it to take the next item, which it returns. If there is none, it waits, behind those\n"
 "who wait already.\n"
 "\n"
+"If there is one it does not switch tasks; a cancellation is raised even then.\n"
+"\n"
 "Raises QueueShutDown if there is none and the queue has been shut down, or is while it\n"
-"waits.\n");
+"waits; RuntimeError if tasks of another loop wait for the queue.\n");
 
 static PyObject *
 queue_py_get(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -176,7 +144,7 @@ queue_py_put_nowait(PyObject *op, PyObject *item)
         Py_RETURN_NONE;
     }
     if (done == 0) {
-        queue_raise(queue, state->QueueFull);
+        raise_would_block_steal(state->QueueFull, function, queue_describe(op));
     }
     Py_DECREF(item);
     return NULL;
@@ -203,13 +171,11 @@ queue_py_get_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
     PyObject *item = queue_get(queue, &number, function);
     if (item == NULL) {
         if (!PyErr_Occurred()) {
-            queue_raise(queue, state->QueueEmpty);
+            raise_would_block_steal(state->QueueEmpty, function, queue_describe(op));
         }
         return NULL;
     }
-    if (queue->meters != NULL) {
-        queue_meter_wait(&queue->meters->gets, NULL);
-    }
+    flow_meter_get(queue->meter, NULL);
     return item;
 }
 
@@ -297,26 +263,17 @@ queue_py_full(PyObject *op, PyObject *Py_UNUSED(ignored))
 PyDoc_STRVAR(queue_stats_doc,
 "stats($self, /)\n--\n\n"
 "A QueueStats: how long the queue was, and how long tasks waited in put() and get(), in\n"
-"seconds of loop time. For a queue made with stats=True.\n"
+"seconds of loop time.\n"
 "\n"
-"Raises RuntimeError for any other queue.\n");
+"Raises RuntimeError if the queue was made without stats=True, or if the tasks that use it\n"
+"run in another thread.\n");
 
 static PyObject *
 queue_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     ModuleState *state = state_of_type(Py_TYPE(op));
-    struct queue_meters *meters = ((QueueObject *)op)->meters;
-    if (meters == NULL) {
-        raise_about(PyExc_RuntimeError, "%s: %U%s", "Queue.stats()", op,
-                    " keeps no statistics; make it with stats=True");
-        return NULL;
-    }
-    PyObject *values[] = {
-        level_stats_new(state, &meters->length, meter_now(state, meters->length.last)),
-        wait_stats_new(state, &meters->puts),
-        wait_stats_new(state, &meters->gets),
-    };
-    return struct_sequence_steal(state->QueueStatsType, values, 3);
+    return flow_stats_new(state, state->QueueStatsType, ((QueueObject *)op)->meter,
+                          "Queue.stats()", op);
 }
 
 static PyObject *
@@ -331,9 +288,9 @@ queue_get_maxsize(PyObject *op, void *Py_UNUSED(closure))
 PyDoc_STRVAR(queue_stats_type_doc, "What stats() of a queue returns.");
 
 static PyStructSequence_Field queue_stats_fields[] = {
-    {"length", "a LevelStats: how many items it held"},
-    {"puts", "a WaitStats: how long tasks waited in put()"},
-    {"gets", "a WaitStats: how long tasks waited in get()"},
+    {"length", "a LevelStats: how many items were in it"},
+    {"puts", "a WaitStats: how long those waited who have put an item in"},
+    {"gets", "a WaitStats: how long those waited who have got one"},
     {NULL, NULL},
 };
 
@@ -349,11 +306,12 @@ PyDoc_STRVAR(queue_type_doc,
 "Items that tasks hand on to each other, first in, first out. `async for item in queue`\n"
 "takes one after the other until the queue has been shut down and is empty.\n"
 "\n"
-"maxsize: how many items it holds before put() waits; 0: as many as you like.\n"
+"maxsize: how many items it holds before put() waits, an int of 0 or more; 0: as many as\n"
+"    you like.\n"
 "name: a str, for the repr and for reports.\n"
-"stats: whether stats() is wanted.\n"
+"stats: whether to keep what stats() tells.\n"
 "\n"
-"Raises ValueError if maxsize is negative, TypeError if it is no int.\n"
+"Raises TypeError or ValueError for another maxsize.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def produce(queue):\n"

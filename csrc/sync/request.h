@@ -106,28 +106,6 @@ static const struct wait_kind request_kind = {
     .unpark = request_unpark,
 };
 
-/* As of a Wait; but what it comes to is always a request. */
-static PyObject *
-request_tp_iternext(PyObject *op)
-{
-    PyObject *result;
-    PySendResult how = wait_advance(op, Py_None, &result);
-    if (how != PYGEN_RETURN) {
-        return result;
-    }
-    RequestObject *request = (RequestObject *)op;
-    if (request->slot == NO_SLOT) {
-        return stop_iteration_steal(result);
-    }
-    (void)stop_iteration_lent_steal(state_of_type(Py_TYPE(op)), result);
-    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {  /* no memory: what was got is not lost */
-        PyObject *exc = PyErr_GetRaisedException();
-        request_give_back(request);
-        PyErr_SetRaisedException(exc);
-    }
-    return NULL;
-}
-
 /* ---- made and freed -------------------------------------------------------------------------- */
 
 /* A finite number or an infinite one, of type int or float. 0, or -1 with an exception. */
@@ -465,7 +443,7 @@ static PyType_Slot request_slots[] = {
     {Py_tp_traverse, request_tp_traverse},
     {Py_tp_repr, request_tp_repr},
     {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, request_tp_iternext},
+    {Py_tp_iternext, wait_tp_iternext},
     {Py_am_await, PyObject_SelfIter},
     {Py_am_send, wait_advance},
     {Py_tp_methods, request_methods},

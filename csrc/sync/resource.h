@@ -8,31 +8,17 @@
 static int
 capacity_from_object(PyObject *obj, uint32_t *capacity)
 {
-    if (!PyIndex_Check(obj)) {
-        raise_about(PyExc_TypeError, "%s: capacity must be an int, not %U%s", "Resource()", obj, "");
+    int64_t n;
+    if (sync_count_from_object("Resource()", "capacity", obj, 1, COUNT_INT, &n) < 0) {
         return -1;
     }
-    PyObject *number = PyNumber_Index(obj);
-    if (number == NULL) {
+    if (n > MAX_CAPACITY) {
+        raise_about(PyExc_ValueError, "%s: capacity must be less than 2**31, not %U%s",
+                    "Resource()", obj, "");
         return -1;
     }
-    int overflow;
-    long long n = PyLong_AsLongLongAndOverflow(number, &overflow);
-    if (overflow < 0 || (overflow == 0 && n < 1)) {
-        raise_about(PyExc_ValueError, "%s: capacity must be 1 at least, not %U%s", "Resource()",
-                    number, "");
-    }
-    else if (overflow > 0 || n > MAX_CAPACITY) {
-        raise_about(PyExc_OverflowError, "%s: capacity must be less than 2**31, not %U%s",
-                    "Resource()", number, "");
-    }
-    else {
-        *capacity = (uint32_t)n;
-        Py_DECREF(number);
-        return 0;
-    }
-    Py_DECREF(number);
-    return -1;
+    *capacity = (uint32_t)n;
+    return 0;
 }
 
 /* Counting begins now, in a running loop; else at its beginning. 0, or -1 with MemoryError. */
@@ -54,16 +40,12 @@ static PyObject *
 resource_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"capacity", "name", "stats", NULL};
-    PyObject *number = NULL, *name = NULL, *stats = Py_False;
+    PyObject *number = NULL, *name = NULL;
     uint32_t capacity = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$OO:Resource", names, &number, &name,
+    int stats = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op:Resource", names, &number, &name,
                                      &stats)
         || (number != NULL && capacity_from_object(number, &capacity) < 0)) {
-        return NULL;
-    }
-    if (!PyBool_Check(stats)) {
-        raise_about(PyExc_TypeError, "%s: stats must be True or False, not %U%s", "Resource()",
-                    stats, "");
         return NULL;
     }
     ResourceObject *resource = (ResourceObject *)sync_new("Resource()", type, name);
@@ -71,7 +53,7 @@ resource_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     resource->capacity = capacity;
-    if (stats == Py_True && resource_count(state_of_type(type), resource) < 0) {
+    if (stats && resource_count(state_of_type(type), resource) < 0) {
         Py_DECREF(resource);
         return NULL;
     }
@@ -265,20 +247,21 @@ resource_py_request(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyOb
         || (out[0] != NULL && priority_from_object(function, out[0], &priority) < 0)) {
         return NULL;
     }
-    if (out[1] != NULL && !PyBool_Check(out[1])) {
-        raise_about(PyExc_TypeError, "%s: preempt must be True or False, not %U%s", function,
-                    out[1], "");
+    int preempts = out[1] != NULL ? PyObject_IsTrue(out[1]) : 0;
+    if (preempts < 0) {
         return NULL;
     }
     return request_new(state, (ResourceObject *)op, priority,
-                       out[0] == NULL || PyLong_Check(out[0]), out[1] == Py_True);
+                       out[0] == NULL || PyLong_Check(out[0]), preempts);
 }
 
 PyDoc_STRVAR(resource_stats_method_doc,
 "stats($self, /)\n--\n\n"
-"A ResourceStats: how many slots were in use, how many tasks waited, and for how long.\n"
+"A ResourceStats: how many slots were in use, how many tasks waited, and for how long, in\n"
+"seconds of loop time.\n"
 "\n"
-"Raises RuntimeError unless the resource was made with stats=True.\n");
+"Raises RuntimeError if the resource was made without stats=True, or if the tasks that use\n"
+"it run in another thread.\n");
 
 static PyObject *
 resource_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -286,12 +269,7 @@ resource_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
     ResourceObject *resource = (ResourceObject *)op;
     ModuleState *state = state_of_type(Py_TYPE(op));
     struct resource_meters *meters = resource->meters;
-    if (meters == NULL) {
-        raise_about(PyExc_RuntimeError, "%s: %U%s", "Resource.stats()", op,
-                    " does not count: make it with stats=True");
-        return NULL;
-    }
-    if (sync_touch(state, (SyncObject *)op, "Resource.stats()") < 0) {
+    if (meter_check(state, meters, "Resource.stats()", op) < 0) {
         return NULL;
     }
     PyObject *values[] = {
@@ -328,9 +306,11 @@ PyDoc_STRVAR(resource_type_doc,
 "The most urgent first; first come, first served among equals. A request may also take\n"
 "the slot of a less urgent one.\n"
 "\n"
-"capacity: how many slots, an int of 1 at least.\n"
+"capacity: how many slots, an int of 1 or more, less than 2**31.\n"
 "name: a str, for the repr and for reports.\n"
-"stats: whether stats() is to tell how many were in use, and how long tasks waited.\n"
+"stats: whether to keep what stats() tells.\n"
+"\n"
+"Raises TypeError or ValueError for another capacity.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def customer(desk, name, priority):\n"

@@ -35,7 +35,7 @@ semaphore_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     const char *function = is_bounded ? "BoundedSemaphore()" : "Semaphore()";
-    if (value != NULL && sync_count_from_object(function, "value", value, &initial) < 0) {
+    if (value != NULL && sync_count_from_object(function, "value", value, 0, COUNT_INT, &initial) < 0) {
         return NULL;
     }
     SemaphoreObject *semaphore = (SemaphoreObject *)sync_new(function, type, name);
@@ -178,10 +178,12 @@ semaphore_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args,
 {
     SemaphoreObject *semaphore = (SemaphoreObject *)((DoorObject *)door)->of;
     ModuleState *state = state_of_type(Py_TYPE(semaphore));
-    TaskObject *task = door_task_borrowed(state, (SyncObject *)semaphore,
-                                          "Semaphore.__aenter__()",
-                                          semaphore_enter_kind.function, n_args, kwnames);
-    if (task == NULL) {
+    const char *function = semaphore_enter_kind.function;
+    if (door_check_args("Semaphore.__aenter__()", 0, n_args, kwnames) < 0) {
+        return NULL;
+    }
+    TaskObject *task = need_current_task_borrowed(state, function);
+    if (task == NULL || sync_enter(state, (SyncObject *)semaphore, task->loop, function) < 0) {
         return NULL;
     }
     if (semaphore->value > 0 && task_may_go_on(task)) {
@@ -241,9 +243,10 @@ semaphore_py_acquire_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
     }
     if (semaphore->value == 0) {
         PyObject *title = sync_title(op);
-        raise_would_block(state, title != NULL
-                                     ? PyUnicode_FromFormat("%U has no unit left", title)
-                                     : NULL);
+        raise_would_block_steal(state->WouldBlock, function,
+                                title != NULL
+                                    ? PyUnicode_FromFormat("%U has no unit left", title)
+                                    : NULL);
         Py_XDECREF(title);
         return NULL;
     }
@@ -292,6 +295,8 @@ PyDoc_STRVAR(semaphore_type_doc,
 "value: how many units there are at first, an int of 0 or more.\n"
 "name: a str, for the repr and for reports.\n"
 "\n"
+"Raises TypeError or ValueError for another value.\n"
+"\n"
 ">>> import math, sleeploop\n"
 ">>> async def fetch(semaphore, page):\n"
 "...     async with semaphore:\n"
@@ -317,6 +322,8 @@ PyDoc_STRVAR(bounded_semaphore_type_doc,
 "\n"
 "value: how many units there are, an int of 0 or more.\n"
 "name: a str, for the repr and for reports.\n"
+"\n"
+"Raises TypeError or ValueError for another value.\n"
 "\n"
 ">>> import sleeploop\n"
 ">>> semaphore = sleeploop.BoundedSemaphore(2, name='site')\n"

@@ -203,7 +203,7 @@ slot_fill(ResourceObject *resource, uint32_t slot, RequestObject *request, LoopO
     if (resource->meters != NULL) {
         int has_waited = request->wait.parked;
         int64_t waited = has_waited ? request->since - request->wait.started : 0;
-        wait_meter_add(&resource->meters->waits, waited > 0 ? waited : 0, has_waited);
+        wait_meter_add(&resource->meters->waits, waited, has_waited);
     }
 }
 

@@ -105,34 +105,17 @@ static const struct wait_kind store_get_kind = {
 
 /* ---- the type -------------------------------------------------------------------------------- */
 
-/* capacity=: 0, or -1 with an exception. An int, however large, or a float that is one. */
-static int
-store_capacity(PyObject *obj, size_t *capacity)
-{
-    const char *what = "Store(): the capacity";
-    double number;
-    if (number_from_object(what, obj, &number) < 0) {
-        return -1;
-    }
-    if (!(number >= 1) || (isfinite(number) && number != floor(number))) {
-        raise_about(PyExc_ValueError, "%s must be a whole number, 1 or more, or inf, not %U%s", what,
-                    obj, "");
-        return -1;
-    }
-    *capacity = number < (double)PY_SSIZE_T_MAX ? (size_t)number : SIZE_MAX;
-    return 0;
-}
-
 static PyObject *
 store_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"capacity", "name", "stats", NULL};
     PyObject *capacity_obj = NULL, *name = NULL;
-    size_t capacity = SIZE_MAX;
+    int64_t capacity = COUNT_UNLIMITED;
     int stats = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op:Store", names, &capacity_obj, &name,
                                      &stats)
-        || (capacity_obj != NULL && store_capacity(capacity_obj, &capacity) < 0)) {
+        || (capacity_obj != NULL && sync_count_from_object("Store()", "capacity", capacity_obj, 1,
+                                                           COUNT_OR_INF, &capacity) < 0)) {
         return NULL;
     }
     StoreObject *self = (StoreObject *)sync_new("Store()", type, name);
@@ -141,7 +124,7 @@ store_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     place_init(&self->getters);
     place_init(&self->putters);
-    self->capacity = capacity;
+    self->capacity = count_as_size(capacity);
     if (flow_meter_new(state_of_type(type), stats, 0, &self->meter) < 0) {
         Py_CLEAR(self);
     }
@@ -197,7 +180,9 @@ store_filter(const char *function, PyObject *const *args, Py_ssize_t n_args, PyO
 PyDoc_STRVAR(store_put_doc,
 "put($self, item, /)\n--\n\n"
 "Await it to put the item in, once there is room, behind those who wait for that. It is\n"
-"offered at once to those who wait to get something, first come, first served.\n");
+"offered at once to those who wait to get something, first come, first served.\n"
+"\n"
+"Raises RuntimeError if tasks of another loop wait for the store.\n");
 
 static PyObject *
 store_py_put(PyObject *op, PyObject *item)
@@ -212,7 +197,10 @@ PyDoc_STRVAR(store_get_doc,
 "\n"
 "The filter is asked about what is there, and then about each item that is put in. What it\n"
 "raises is raised by the await, whoever has put that item in. It may look at the store, and\n"
-"put something in; it must not take anything out, which is a RuntimeError.\n");
+"put something in; it must not take anything out, which is a RuntimeError.\n"
+"\n"
+"Raises, at the call, TypeError if the filter cannot be called; when awaited, RuntimeError\n"
+"if tasks of another loop wait for the store.\n");
 
 static PyObject *
 store_py_get(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
@@ -236,13 +224,13 @@ static PyObject *
 store_py_put_nowait(PyObject *op, PyObject *item)
 {
     ModuleState *state = state_of_type(Py_TYPE(op));
-    if (sync_touch(state, (SyncObject *)op, "Store.put_nowait()") < 0) {
+    const char *function = "Store.put_nowait()";
+    if (sync_touch(state, (SyncObject *)op, function) < 0) {
         return NULL;
     }
     int done = store_put((StoreObject *)op, item);
     if (done == 0) {
-        raise_would_block(state, PyUnicode_FromFormat("Store.put_nowait() would have to wait: %R",
-                                                      op));
+        raise_would_block_steal(state->WouldBlock, function, store_describe(op));
     }
     return done > 0 ? Py_NewRef(Py_None) : NULL;
 }
@@ -266,16 +254,18 @@ store_py_get_nowait(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyOb
     }
     int found = store_get((StoreObject *)op, function, filter, &item);
     if (found == 0) {
-        raise_would_block(state, PyUnicode_FromFormat("%s would have to wait: %R", function, op));
+        raise_would_block_steal(state->WouldBlock, function, store_describe(op));
     }
     return found > 0 ? item : NULL;
 }
 
 PyDoc_STRVAR(store_stats_doc,
 "stats($self, /)\n--\n\n"
-"Statistics so far, as StoreStats.\n"
+"A StoreStats: how many items there were, and how long tasks waited in put() and get(),\n"
+"in seconds of loop time.\n"
 "\n"
-"Raises RuntimeError if the store was made without stats=True.\n");
+"Raises RuntimeError if the store was made without stats=True, or if the tasks that\n"
+"use it run in another thread.\n");
 
 static PyObject *
 store_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -308,7 +298,7 @@ static PyObject *
 store_get_capacity(PyObject *op, void *Py_UNUSED(closure))
 {
     size_t capacity = ((StoreObject *)op)->capacity;
-    return capacity == SIZE_MAX ? PyFloat_FromDouble(Py_HUGE_VAL) : PyLong_FromSize_t(capacity);
+    return count_object(capacity == SIZE_MAX ? COUNT_UNLIMITED : (int64_t)capacity);
 }
 
 static Py_ssize_t
@@ -320,9 +310,9 @@ store_sq_length(PyObject *op)
 PyDoc_STRVAR(store_stats_type_doc, "What Store.stats() returns.");
 
 static PyStructSequence_Field store_stats_fields[] = {
-    {"length", "how many items there were, a LevelStats"},
-    {"puts", "how long those waited who have put something in, a WaitStats"},
-    {"gets", "how long those waited who have got something, a WaitStats"},
+    {"length", "a LevelStats: how many items were in it"},
+    {"puts", "a WaitStats: how long those waited who have put an item in"},
+    {"gets", "a WaitStats: how long those waited who have got one"},
     {NULL, NULL},
 };
 
@@ -340,11 +330,11 @@ PyDoc_STRVAR(store_type_doc,
 "First come, first served; but whoever waits for something that is not there does not hold\n"
 "back those who want something else.\n"
 "\n"
-"capacity: how many items there can be.\n"
+"capacity: how many items there can be, an int of 1 or more, or math.inf.\n"
 "name: a str, for the repr and for reports.\n"
 "stats: whether to keep what stats() tells.\n"
 "\n"
-"Raises ValueError for a capacity of less than 1, or with a fraction.\n"
+"Raises TypeError or ValueError for another capacity.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def dress(shelf, size):\n"

@@ -6,6 +6,7 @@
 
 #include "../finish.h"
 #include "../instant.h"
+#include "../waitobject.h"
 
 /* ---- made and freed -------------------------------------------------------------------------- */
 
@@ -25,17 +26,39 @@ sync_name_from_object(const char *function, PyObject *obj, PyObject **name)
     return *name != NULL ? 0 : -1;
 }
 
-/* How many there are of something: an int of 0 or more that fits. 0, or -1 with a TypeError or
- * ValueError. Beware: runs the object's __index__(). */
-static int
-sync_count_from_object(const char *function, const char *what, PyObject *obj, int64_t *count)
+#define COUNT_UNLIMITED (-1)
+
+enum count_kind { COUNT_INT, COUNT_OR_INF, COUNT_OR_0 };
+
+COLD static void
+raise_about_count(PyObject *type, const char *function, const char *what, const char *wanted,
+                  PyObject *obj)
 {
+    PyObject *text = describe(obj);
+    if (text != NULL) {
+        PyErr_Format(type, "%s: %s must be %s, not %U", function, what, wanted, text);
+        Py_DECREF(text);
+    }
+}
+
+/* How many there are of something, or can be: an int, `least` (0 or 1) or more, that fits; and
+ * COUNT_UNLIMITED for math.inf, if that is allowed. COUNT_OR_0: 0 is said to mean no limit. 0, or
+ * -1 with a TypeError or ValueError. Beware: runs the object's __index__(). */
+static int
+sync_count_from_object(const char *function, const char *what, PyObject *obj, int64_t least,
+                       enum count_kind kind, int64_t *count)
+{
+    if (kind == COUNT_OR_INF && PyFloat_Check(obj) && PyFloat_AS_DOUBLE(obj) == Py_HUGE_VAL) {
+        *count = COUNT_UNLIMITED;
+        return 0;
+    }
     if (!PyIndex_Check(obj)) {
-        PyObject *text = describe(obj);
-        if (text != NULL) {
-            PyErr_Format(PyExc_TypeError, "%s: %s must be an int, not %U", function, what, text);
-            Py_DECREF(text);
-        }
+        static const char *const wanted[] = {
+            [COUNT_INT] = "an int",
+            [COUNT_OR_INF] = "an int or math.inf",
+            [COUNT_OR_0] = "an int, 0 for no limit",
+        };
+        raise_about_count(PyExc_TypeError, function, what, wanted[kind], obj);
         return -1;
     }
     PyObject *number = PyNumber_Index(obj);
@@ -44,15 +67,29 @@ sync_count_from_object(const char *function, const char *what, PyObject *obj, in
     }
     int overflow;
     *count = PyLong_AsLongLongAndOverflow(number, &overflow);
-    int is_wrong = overflow != 0 || *count < 0;
-    PyObject *text = is_wrong ? describe(number) : NULL;
-    if (text != NULL) {
-        PyErr_Format(PyExc_ValueError, "%s: %s must be %s, not %U", function, what,
-                     overflow > 0 ? "less than 2**63" : "0 or more", text);
-        Py_DECREF(text);
+    int is_wrong = overflow != 0 || *count < least;
+    if (is_wrong) {
+        raise_about_count(PyExc_ValueError, function, what,
+                          overflow > 0 ? "less than 2**63" : least > 0 ? "1 or more" : "0 or more",
+                          number);
     }
     Py_DECREF(number);
     return is_wrong ? -1 : 0;
+}
+
+/* A count for which there is room in memory; SIZE_MAX: there is no limit. */
+static inline size_t
+count_as_size(int64_t count)
+{
+    return (uint64_t)count < PY_SSIZE_T_MAX ? (size_t)count : SIZE_MAX;
+}
+
+/* And back, as people see it: a new int, or math.inf. */
+static PyObject *
+count_object(int64_t count)
+{
+    return count == COUNT_UNLIMITED ? PyFloat_FromDouble(Py_HUGE_VAL)
+                                    : PyLong_FromLongLong(count);
 }
 
 /* A new object of a type whose struct begins with SYNC_HEAD; the rest of it is zero, its places
@@ -139,6 +176,17 @@ wait_refuse(WaitObject *wait)
     wait_end(wait, WAIT_REFUSED);
 }
 
+/* Likewise for all who are at the place now; phase: tells result() why. */
+static void
+place_refuse_all(struct place *place, uint8_t phase)
+{
+    WaitObject *wait;
+    while ((wait = place_first(place)) != NULL) {
+        wait->phase = phase;
+        wait_refuse(wait);
+    }
+}
+
 /* The parked wait comes to that exception, raised at its await. Steals exc. Beware: drops what the
  * wait was for, which may run Python. */
 static void
@@ -157,13 +205,24 @@ wait_result_true(WaitObject *Py_UNUSED(wait))
     Py_RETURN_TRUE;
 }
 
-/* It cannot be had at once. Steals text, or passes its error on. */
+/* Raises `type` with what the object is like. Steals what, which describes it, or passes its error
+ * on. */
 COLD static void
-raise_would_block(ModuleState *state, PyObject *text_steal)
+raise_what_steal(PyObject *type, const char *function, PyObject *what_steal)
 {
-    if (text_steal != NULL) {
-        PyErr_SetObject(state->WouldBlock, text_steal);
-        Py_DECREF(text_steal);
+    if (what_steal != NULL) {
+        PyErr_Format(type, "%s: %U", function, what_steal);
+        Py_DECREF(what_steal);
+    }
+}
+
+/* It cannot be had at once; type: WouldBlock, or a kind of it. As raise_what_steal(). */
+COLD static void
+raise_would_block_steal(PyObject *type, const char *function, PyObject *what_steal)
+{
+    if (what_steal != NULL) {
+        PyErr_Format(type, "%s would have to wait: %U", function, what_steal);
+        Py_DECREF(what_steal);
     }
 }
 

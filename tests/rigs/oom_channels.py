@@ -34,7 +34,7 @@ async def pipe(size: float) -> list[int]:
             for _ in range(2):
                 group.create_task(consume(receive.clone(), got))
             await sleeploop.checkpoint()
-            assert "'numbers', 0 of 0 buffered" in repr(send) or size > 0
+            assert "'numbers' (0 of 0 buffered" in repr(send) or size > 0
     return sorted(got)
 
 
