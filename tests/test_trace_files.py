@@ -250,10 +250,10 @@ def test_rows_and_tooltips():
     assert waits[0].startswith("waited for first <&> \"'\U0001f600 for 1 s, from 0 s to 1 s\n")
     assert len(waits) == 7
     where = at("async with lock:", "write")
+    behind = "at first for writer, until next woke it"
     assert waits[5:] == [
         f"waited for writer for 2 s, from 4.083333333 s to 6.083333333 s{where}",
-        "waited for 5 s, from 4.083333333 s to 9.083333333 s: at first for writer, until next "
-        f"woke it{where}",
+        f"waited for 5 s, from 4.083333333 s to 9.083333333 s: {behind}{where}",
     ]
     assert "Task-4 woke Task-1 at 1.5 s" in tips(root, "wake")
     assert tips(root, "failed") == ["failed at 4.083333333 s"]
