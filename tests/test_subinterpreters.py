@@ -176,7 +176,7 @@ async def work(log, name):
     async with item.lock:
         async with item.resource.request() as slot:
             await sleep(1)
-        await item.queue.put((name, slot.number))
+            await item.queue.put((name, slot.number))
     async with item.condition:
         log.append(name)
         item.condition.notify_all()
@@ -195,9 +195,9 @@ async def main():
 assert virtual(main()) == [("a", 0), ("b", 0), ("c", 0)]
 
 async def all_at_once():
-    await gather(item.lock.acquire(), item.queue.put(item), item.resource.request())
+    await all_of(item.lock.acquire(), item.queue.put(item), item.resource.request())
     async with item.condition:
-        await first_of(item.condition.wait(), item.lock.acquire(), item.queue.put(1))
+        await first_of(item.condition.wait(), item.resource.request(), item.queue.put(1))
 
 try:
     virtual(all_at_once())
