@@ -101,7 +101,8 @@ take_place(ModuleState *state, TaskObject *task, WaitObject *wait)
 PyDoc_STRVAR(take_place_doc,
 "_take_place($module, group, coro, wait, /)\n--\n\n"
 "Run a coroutine as a task of a group. What it will await first is a Wait, which begins right\n"
-"now, and for the current task. Returns the task, and whether that has been granted already.\n");
+"now if it can, and for the current task. Returns the task, and whether that has been granted\n"
+"already.\n");
 
 static PyObject *
 module_py_take_place(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
@@ -122,7 +123,10 @@ module_py_take_place(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         return NULL;
     }
     task->acts_for = task_owner_number(me);
-    int taken = wait->state == TRAP_NEW ? take_place(state, task, wait) : 0;
+    /* A wait that has something to do when it is cancelled, as a Condition's, begins in the task's
+     * own first step: what is thrown into a coroutine that has not begun never gets to its await. */
+    int is_first = wait->state == TRAP_NEW && wait->kind->resume == NULL;
+    int taken = is_first ? take_place(state, task, wait) : 0;
     PyObject *pair = taken >= 0 ? Py_BuildValue("(OO)", (PyObject *)task,
                                                 taken ? Py_True : Py_False)
                                 : NULL;

@@ -42,6 +42,8 @@ def _span(span: Span, names: dict[int, str]) -> dict[str, Any]:
         name += f" for {names.get(span.event.other, 'a task')}"
     more: dict[str, Any] = {"cat": span.kind, "dur": (span.end - span.start) / 1_000}
     args = _args(span.event) if span.kind != "run" else {}
+    if waker := span.other_waker():
+        args["woken by"] = names.get(waker, "a task")
     return {**more, **({"args": args} if args else {}), "name": name}
 
 

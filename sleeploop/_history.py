@@ -30,13 +30,22 @@ def place(event: TraceEvent) -> str:
 class Span:
     """What a task did for a while: "run" (or ready to), "sleep" or "block"."""
 
-    __slots__ = ("end", "event", "index", "kind", "start")
+    __slots__ = ("end", "event", "index", "kind", "start", "waker")
 
     def __init__(self, kind: str, start: int, index: int, event: TraceEvent | None) -> None:
         self.kind = kind
         self.start = self.end = start  # nanoseconds
         self.index = index  # of the event that began it
         self.event = event  # that of its own task
+        self.waker = 0  # number of the task that ended it; 0: none did, or it is not known
+
+    def other_waker(self) -> int:
+        """Who ended it, if it is not the task that was waited for at first; else 0.
+
+        A lock, say, may have passed through several hands before it was this task's turn.
+        """
+        first = self.event.other if self.kind == "block" and self.event is not None else 0
+        return self.waker if first and self.waker != first else 0
 
 
 class History:
@@ -85,6 +94,8 @@ def histories(events: Iterable[TraceEvent], functions: dict[int, str]) -> list[H
             task.must_run(time, index)
             task.begin(event.kind, time, index, event)
         elif event.kind in ("spawn", "wake"):
+            if task.open:
+                task.spans[-1].waker = event.other
             task.begin("run", time, index, event)
         elif event.kind == "checkpoint":
             task.must_run(time, index)

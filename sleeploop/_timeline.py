@@ -173,11 +173,16 @@ def _tell(span: Span, names: dict[int, str]) -> str:
     since, length = duration(span.start), duration(span.end - span.start)
     if span.kind == "run":
         return f"ran at {since}" if span.end == span.start else f"ready or running for {length}"
-    what = "slept"
+    what, first, more = "slept", "", ""
     if span.kind == "block":
-        other = span.event.other if span.event is not None else 0
-        what = f"waited for {names.get(other, 'a task')}" if other else "waited"
-    return f"{what} for {length}, from {since} to {duration(span.end)}{_where(span.event)}"
+        what = "waited"
+        if span.event is not None and span.event.other:
+            first = f" for {names.get(span.event.other, 'a task')}"
+    if waker := span.other_waker():
+        more = f": at first{first}, until {names.get(waker, 'a task')} woke it"
+        first = ""
+    until = duration(span.end)
+    return f"{what}{first} for {length}, from {since} to {until}{more}{_where(span.event)}"
 
 
 def _rect(kind: str, x: float, width: float, height: int, text: str) -> str:

@@ -50,7 +50,7 @@ async def play(rate: float, burst: float, arrivals: list[Arrival]) -> tuple[list
     async with TaskGroup() as group:
         for who, arrival in enumerate(arrivals):
             group.create_task(one(who, arrival))
-    assert not bucket.queue
+    assert not bucket.turn.locked()
     return asked, grants
 
 
@@ -182,7 +182,7 @@ def test_a_whole_group_of_waiters_is_cancelled():
             for _ in range(3):
                 group.create_task(bucket.acquire(2))
             group.create_task(cancel_at(1, group.cancel_scope))
-        assert not bucket.queue
+        assert not bucket.turn.locked()
         await bucket.acquire(2)
         return now()
 
@@ -195,6 +195,6 @@ def test_more_than_the_bucket_holds_is_refused_at_once(n):
         bucket = TokenBucket(1, 2)
         with pytest.raises(ValueError, match="the bucket holds 2"):
             await bucket.acquire(n)
-        assert not bucket.queue
+        assert not bucket.turn.locked()
 
     virtual(main())

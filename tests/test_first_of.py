@@ -7,12 +7,14 @@ import math
 import re
 import warnings
 import weakref
+from datetime import timedelta
 
 import pytest
 
 from sleeploop import (
     CancelledError,
     CancelScope,
+    Condition,
     DeadlockError,
     Event,
     Lock,
@@ -630,6 +632,89 @@ def test_what_an_inner_one_has_got_is_given_back_as_well():
         with pytest.raises(Error):
             await all_of(first_of(x.acquire(), y.acquire()), fail(Error(), 1))
         assert not x.locked()
+
+    virtual(main())
+
+
+# ---- at a Condition ------------------------------------------------------------------------------
+
+
+def waiting_at(condition, kind):
+    return condition.wait() if kind == "wait" else condition.wait_for(lambda: False)
+
+
+@pytest.mark.parametrize("until", [1, 4], ids=["free", "held by another one"])
+@pytest.mark.parametrize(
+    ("function", "how"),
+    [
+        (first_of, "loses"),
+        *((function, how) for function in (first_of, all_of) for how in ("is cancelled", "fails")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["wait", "wait_for"])
+def test_who_has_waited_at_a_condition_has_its_lock_whatever_happened(function, kind, how, until):
+    """As after the await of a wait() alone: so that the block around it can be left."""
+
+    async def hold(condition):
+        async with condition:  # which who waits has released
+            assert now() == 0
+            await sleep(until)
+
+    async def wait(condition):
+        async with condition:
+            second = fail(Error(), 2) if how == "fails" else sleep(2)
+            try:
+                return await function(waiting_at(condition, kind), second)
+            finally:
+                assert condition.lock.owner is current_task()
+                assert now() == max(until, 1 if how == "is cancelled" else 2)
+
+    async def main():
+        condition = Condition()
+        create_task(hold(condition))
+        with move_on_after(1 if how == "is cancelled" else None) as scope:
+            if how == "fails":
+                with pytest.raises(Error):
+                    await wait(condition)
+            else:
+                assert list((await wait(condition)).values()) == [timedelta(seconds=2)]
+        assert scope.cancelled_caught == (how == "is cancelled")
+        assert not condition.locked()
+
+    virtual(main())
+
+
+@BOTH
+def test_a_condition_is_waited_at_for_the_caller(function):
+    async def main():
+        condition = Condition()
+
+        async def notify():
+            async with condition:  # which the caller has released
+                await sleep(1)
+                condition.notify()
+                await sleep(1)
+
+        create_task(notify())
+        async with condition:
+            waiting = condition.wait()
+            done = await function(waiting, *([sleep(60)] if function is first_of else [sleep(1)]))
+            assert done[waiting] is True
+            assert condition.lock.owner is current_task()
+            return now()
+
+    assert virtual(main()) == 2
+
+
+def test_what_comes_before_a_condition_is_waited_at_leaves_the_lock_alone():
+    async def main():
+        condition, lock = Condition(), Lock()
+        async with condition:
+            since = repr(condition)
+            await sleep(1)
+            acquire = lock.acquire()
+            assert await first_of(condition.wait(), acquire) == {acquire: True}
+            assert repr(condition) == since
 
     virtual(main())
 

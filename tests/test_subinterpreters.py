@@ -164,6 +164,121 @@ def test_objects_that_outlive_the_module_of_their_interpreter(own_gil):
     )
 
 
+WAITING = """
+class Item:  # in a cycle with all that it may meet
+    pass
+
+item = Item()
+item.lock, item.queue = Lock(name="lock"), Queue(1, name="queue", stats=True)
+item.resource, item.condition = Resource(name="resource", stats=True), Condition(name="condition")
+
+async def work(log, name):
+    async with item.lock:
+        async with item.resource.request() as slot:
+            await sleep(1)
+            await item.queue.put((name, slot.number))
+    async with item.condition:
+        log.append(name)
+        item.condition.notify_all()
+
+async def main():
+    log = []
+    async with TaskGroup() as group:
+        for name in "abc":
+            group.create_task(work(log, name))
+        got = [await item.queue.get() for _ in range(3)]
+        async with item.condition:
+            assert await item.condition.wait_for(lambda: len(log) == 3)
+    assert item.resource.stats().waits.count == item.queue.stats().gets.count == 3
+    return got
+
+assert virtual(main()) == [("a", 0), ("b", 0), ("c", 0)]
+
+async def all_at_once():
+    await all_of(item.lock.acquire(), item.queue.put(item), item.resource.request())
+    async with item.condition:
+        await first_of(item.condition.wait(), item.resource.request(), item.queue.put(1))
+
+try:
+    virtual(all_at_once())
+except DeadlockError as error:
+    assert "Condition 'condition'" in str(error)
+else:
+    raise AssertionError
+"""
+
+
+@both_kinds
+def test_what_tasks_wait_at_works_in_a_subinterpreter(own_gil):
+    for _ in range(3):
+        run_in_one(WAITING, own_gil)
+
+
+@both_kinds
+@pytest.mark.parametrize("how", ["held", "kept last", "in a finalizer"])
+def test_an_interpreter_that_ends_while_tasks_wait_and_have_what_others_wait_for(own_gil, how):
+    """The loops are in the middle of their runs: nothing has been given back."""
+    run_in_one(
+        f"""
+        import builtins, sys
+
+        class Item:
+            def __init__(self, *things):
+                self.things = things
+                self.me = self
+
+            def __del__(self, sleeploop=sleeploop, how={how!r}):
+                [repr(thing) for thing in self.things]
+                if how == "in a finalizer":
+                    for thing in self.things:
+                        for name in "release", "shutdown", "notify_all", "cancel", "get_nowait":
+                            try:
+                                getattr(thing, name)()
+                            except Exception:
+                                pass
+
+        lock, queue = Lock(name="lock"), Queue(1, name="queue")
+        resource, condition = Resource(name="resource"), Condition(name="condition")
+        request = resource.request()
+        things = [lock, queue, resource, condition, request]
+
+        async def hold():
+            await lock.acquire()
+            await queue.put(Item(*things))
+            await request
+            await sleep_forever()
+
+        async def wait(coro):
+            try:
+                await coro
+            finally:
+                [repr(thing) for thing in things]
+
+        async def notified():
+            async with condition:
+                await condition.wait()
+
+        async def several():
+            await first_of(lock.acquire(), queue.put(1), resource.request())
+
+        loop = SleepingLoop(hold(), speed=math.inf)
+        waits = [lock.acquire(), queue.put(Item(*things)), resource.request(), notified()]
+        for coro in [wait(each) for each in waits] + [several(), notified()]:
+            things.append(loop.create_task(coro, daemon=True))
+        loop.run_until(1)
+        assert lock.locked() and queue.full() and resource.in_use == 1 and len(resource.queue) == 2
+        assert "2 waiting" in repr(condition), condition
+        waits = [lock.acquire(), queue.get(), resource.request(), condition.wait()]
+        if {how!r} != "held":
+            kept = [Item(*things, *waits, loop), things, waits]
+            kept.append(kept)
+            builtins.kept = kept
+            sys.kept = Item(kept)
+        """,
+        own_gil,
+    )
+
+
 @both_kinds
 def test_interpreters_share_nothing(own_gil):
     interpreter = create(own_gil)

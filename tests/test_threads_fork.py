@@ -318,7 +318,11 @@ def test_a_step_that_waits_for_a_thread_with_a_loop():
 
 
 @pytest.mark.parametrize(
-    "how", ["idle", "busy", "never run", "left by an error", "generator", "in a cycle"]
+    "how",
+    [
+        *("idle", "busy", "never run", "left by an error", "generator", "in a cycle"),
+        *("waiting", "waiting, suspended"),
+    ],
 )
 def test_a_process_that_ends_under_its_loops_is_silent(how):
     done = isolated("hostile_exit.py", how)

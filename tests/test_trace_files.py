@@ -233,9 +233,9 @@ def test_rows_and_tooltips():
     root = check_svg(trace_program().to_svg())
     assert rows(root) == [
         *("Task-1", "Task-2", "first <&> \"'\U0001f600", "Task-4", "Task-5", "Task-6"),
-        *("cancelled", "Task-8", "left over"),
+        *("cancelled", "Task-8", "left over", "writer", "next", "last"),
     ]
-    assert root.find(f"{SVG}title").text == "9 tasks, 14.08 s"
+    assert root.find(f"{SVG}title").text == "12 tasks, 14.08 s"
     where = at("await sleep(0.25)", "serve")
     assert f"slept for 250 ms, from 1.833333333 s to 2.083333333 s{where}" in tips(root, "sleep")
     where = at("second = create_task(nap(1.5))", "main")
@@ -248,7 +248,13 @@ def test_rows_and_tooltips():
     ]
     waits = tips(root, "block")
     assert waits[0].startswith("waited for first <&> \"'\U0001f600 for 1 s, from 0 s to 1 s\n")
-    assert len(waits) == 5
+    assert len(waits) == 7
+    where = at("async with lock:", "write")
+    behind = "at first for writer, until next woke it"
+    assert waits[5:] == [
+        f"waited for writer for 2 s, from 4.083333333 s to 6.083333333 s{where}",
+        f"waited for 5 s, from 4.083333333 s to 9.083333333 s: {behind}{where}",
+    ]
     assert "Task-4 woke Task-1 at 1.5 s" in tips(root, "wake")
     assert tips(root, "failed") == ["failed at 4.083333333 s"]
     assert tips(root, "cancelled") == ["cancelled at 4.083333333 s", "cancelled at 14.083333333 s"]

@@ -2,7 +2,8 @@
 
 Every device sends a beat a second, more or less, over a network that delays each of them. The
 monitor has one task per device, which waits in a block with a deadline; each beat moves that
-deadline. There is nothing to poll: the block ends when a device has been silent for too long.
+deadline. There is nothing to poll: the block ends when a device has been silent for too long. Then
+the task waits for an `Event`, the next beat.
 
 With bounds on all delays, there are two promises: a device that beats is never reported lost, and
 one that has stopped is reported within a known time.
@@ -12,6 +13,7 @@ import math
 
 from sleeploop import (
     CancelScope,
+    Event,
     TaskGroup,
     current_loop,
     every,
@@ -37,7 +39,7 @@ class Monitor:
 
     def __init__(self) -> None:
         self.alive: dict[str, CancelScope] = {}  # each scope ends with the patience
-        self.lost: dict[str, CancelScope] = {}  # each scope ends with the next beat
+        self.lost: dict[str, Event] = {}  # each is set by the next beat
         self.reports: list[tuple[float, str, str]] = []
 
     def beat(self, device: str) -> None:
@@ -45,7 +47,7 @@ class Monitor:
         if device in self.alive:
             self.alive[device].deadline = current_loop().time() + PATIENCE
         elif device in self.lost:
-            self.lost[device].cancel()
+            self.lost[device].set()
 
     async def watch(self, device: str) -> None:
         """Wait for its silence, then for its return, and so on."""
@@ -54,8 +56,8 @@ class Monitor:
                 await sleep_forever()
             del self.alive[device]
             self.report(device, "lost")
-            with CancelScope() as self.lost[device]:
-                await sleep_forever()
+            self.lost[device] = Event(name=f"beat of {device}")
+            await self.lost[device].wait()
             del self.lost[device]
             self.report(device, "back")
 

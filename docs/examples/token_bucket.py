@@ -1,22 +1,13 @@
 """A token bucket: so many calls a second on average, so many at once, first come, first served.
 
 `await bucket.acquire(n)` takes n tokens, and waits until they are there. Whoever stops waiting,
-by a timeout or by being cancelled, leaves the queue as if it had never been in it, and those
-behind move up.
+by a timeout or by being cancelled, leaves the line as if it had never been in it, and those
+behind move up. A `Lock` is all it takes: the one who has it waits for tokens, the others for it.
 """
 
 import math
-from collections import deque
 
-from sleeploop import (
-    CancelScope,
-    TaskGroup,
-    current_loop,
-    move_on_after,
-    run,
-    sleep_forever,
-    sleep_until,
-)
+from sleeploop import Lock, TaskGroup, current_loop, move_on_after, run, sleep_until
 
 
 class TokenBucket:
@@ -25,9 +16,7 @@ class TokenBucket:
     def __init__(self, rate: float, burst: float) -> None:
         self.rate, self.burst = rate, burst
         self.full_at = 0.0  # when it will be full again: all that there is to know about its level
-        self.queue: deque[CancelScope] = (
-            deque()
-        )  # the first one waits for tokens, the others for it
+        self.turn = Lock(name="turn")
 
     def level(self) -> float:
         """How many tokens there are now."""
@@ -38,20 +27,9 @@ class TokenBucket:
         """Take n tokens, when all who came before have theirs."""
         if not 0 < n <= self.burst:
             raise ValueError(f"acquire() of {n} tokens; the bucket holds {self.burst}")
-        # A scope around a sleep without end is all it takes to wait for somebody else: who is to
-        # wake us cancels the scope. A cancellation from outside goes through it, as it should.
-        turn = CancelScope()
-        self.queue.append(turn)
-        try:
-            if self.queue[0] is not turn:
-                with turn:
-                    await sleep_forever()
+        async with self.turn:
             await sleep_until(self.full_at - (self.burst - n) / self.rate)
             self.full_at = max(self.full_at, current_loop().time()) + n / self.rate
-        finally:
-            self.queue.remove(turn)
-            if self.queue:
-                self.queue[0].cancel()  # it is its turn; to be told so twice does no harm
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ import math
 
 from sleeploop import (
     CancelScope,
+    Lock,
     SleepingLoop,
     TaskGroup,
     checkpoint,
@@ -38,6 +39,11 @@ async def cancel_after(seconds, scope):
     scope.cancel()
 
 
+async def write(lock, seconds):
+    async with lock:
+        await sleep(seconds)
+
+
 async def main():
     first = create_task(nap(1), name="first <&> \"'\U0001f600")
     second = create_task(nap(1.5))
@@ -56,6 +62,10 @@ async def main():
     except* ValueError:
         pass
     create_task(nap(math.inf), name="left over", daemon=True)
+    lock = Lock(name="db")
+    create_task(write(lock, 2), name="writer")
+    create_task(write(lock, 3), name="next")
+    create_task(write(lock, 1), name="last")
     await sleep(10)
 
 
