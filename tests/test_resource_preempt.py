@@ -2,6 +2,7 @@
 
 import gc
 import math
+import weakref
 
 import pytest
 
@@ -404,3 +405,26 @@ def test_in_first_of_it_is_the_caller_who_preempts_and_who_has_the_slot():
 
     log = []
     virtual(main())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_loop_dropped_while_one_is_to_get_an_interrupt_is_freed():
+    async def main(resource):
+        await resource.request(priority=1)
+        create_task(urgent(resource))
+        async with TaskGroup() as group:  # the Interrupt has to wait for its end
+            group.create_task(sleep_forever())
+
+    async def urgent(resource):
+        slot = await resource.request(priority=0, preempt=True)
+        slot.release()
+
+    resource = Resource()
+    loop = SleepingLoop(main(resource), speed=math.inf)
+    for _ in range(3):
+        loop.step()
+    assert resource.in_use == 0
+    gone = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert gone() is None
