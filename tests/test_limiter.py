@@ -1101,3 +1101,21 @@ def test_a_crowd():
     limiter, order = CapacityLimiter(0), []
     virtual(main())
     assert order == list(range(0, 100_000, 2))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_limiter_does_not_keep_the_loop_of_those_who_only_wait():
+    limiter = CapacityLimiter(0)
+
+    async def main():
+        async with limiter:
+            raise AssertionError("there is none")
+
+    loop = SleepingLoop(main(), speed=math.inf)
+    loop.step()
+    assert "1 waiting" in repr(limiter)
+    gone = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert gone() is None
+    assert "waiting" not in repr(limiter)

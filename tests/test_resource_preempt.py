@@ -2,6 +2,7 @@
 
 import gc
 import math
+import weakref
 
 import pytest
 
@@ -16,6 +17,7 @@ from sleeploop import (
     checkpoint,
     create_task,
     current_task,
+    first_of,
     sleep,
     sleep_forever,
 )
@@ -383,3 +385,46 @@ def test_in_a_trace_it_is_a_wake():
     loop.run_until_complete()
     woken = [event for event in loop.trace.events if event.kind == "wake" and event.other == 1]
     assert [(event.task, event.time) for event in woken] == [("victim", 1.0)]
+
+
+def test_in_first_of_it_is_the_caller_who_preempts_and_who_has_the_slot():
+    async def main():
+        resource = Resource(name="machine")
+        async with TaskGroup() as group:
+            group.create_task(use(resource, "a", log, priority=1))
+            await sleep(1)
+            urgent = resource.request(priority=0, preempt=True)
+            assert await first_of(urgent, sleep(5)) == {urgent: urgent}
+            assert urgent.task is current_task()
+            await checkpoint()
+            assert log.pop()[2].by is current_task()
+        nap = sleep(1)  # no task takes a slot from itself
+        assert nap in await first_of(resource.request(priority=-1, preempt=True), nap)
+        assert resource.users == (urgent,)
+        urgent.release()
+
+    log = []
+    virtual(main())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_loop_dropped_while_one_is_to_get_an_interrupt_is_freed():
+    async def main(resource):
+        await resource.request(priority=1)
+        create_task(urgent(resource))
+        async with TaskGroup() as group:  # the Interrupt has to wait for its end
+            group.create_task(sleep_forever())
+
+    async def urgent(resource):
+        slot = await resource.request(priority=0, preempt=True)
+        slot.release()
+
+    resource = Resource()
+    loop = SleepingLoop(main(resource), speed=math.inf)
+    for _ in range(3):
+        loop.step()
+    assert resource.in_use == 0
+    gone = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert gone() is None

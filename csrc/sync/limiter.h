@@ -281,7 +281,7 @@ limiter_unpark(WaitObject *wait, TaskObject *task)
     link_remove(&task->link);
     limiter->place.count--;
     if (wait->outcome == WAIT_OPEN) {
-        Py_DECREF(roster_take_out(&limiter->roster, (TokenObject *)wait->value));  /* wait has it */
+        (void)roster_take_out(&limiter->roster, (TokenObject *)wait->value);
     }
 }
 

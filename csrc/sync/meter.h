@@ -152,7 +152,8 @@ static PyStructSequence_Desc wait_stats_desc = {
     .n_in_sequence = 4,
 };
 
-/* A struct sequence of these values, which it steals; NULL among them: an error is set. */
+/* A struct sequence of these values, which it steals; NULL among them: an error is set. Python
+ * leaves it to us to have the collector see it: a Preempted leads to a task. */
 static PyObject *
 struct_sequence_steal(PyTypeObject *type, PyObject **values, Py_ssize_t n)
 {
@@ -165,6 +166,9 @@ struct_sequence_steal(PyTypeObject *type, PyObject **values, Py_ssize_t n)
         else {
             PyStructSequence_SetItem(result, i, values[i]);
         }
+    }
+    if (result != NULL && PyObject_IS_GC(result) && !PyObject_GC_IsTracked(result)) {
+        PyObject_GC_Track(result);
     }
     return result;
 }

@@ -42,13 +42,13 @@ preempted_new(ModuleState *state, const RequestObject *victim, TaskObject *by)
 /* The least urgent that has a slot, of equals the one that got it last; borrowed. NULL if none is
  * less urgent than the request. A task does not preempt itself. */
 static RequestObject *
-preempt_find(const ResourceObject *resource, const RequestObject *request, const TaskObject *task)
+preempt_find(const ResourceObject *resource, const RequestObject *request, const TaskObject *owner)
 {
     RequestObject *worst = NULL;
     double priority = request->wait.number;
     for (uint32_t i = 0; i < resource->n_slots; i++) {
         RequestObject *other = resource->slots[i];
-        if (other == NULL || other->user == task || other->wait.number <= priority) {
+        if (other == NULL || other->user == owner || other->wait.number <= priority) {
             continue;
         }
         if (worst == NULL || other->wait.number > worst->wait.number
@@ -70,15 +70,17 @@ slot_preempt(ResourceObject *resource, RequestObject *request, TaskObject *task)
     if (first != NULL && request_key(first) <= request_key(request)) {
         return 0;
     }
-    RequestObject *victim = preempt_find(resource, request, task);
+    TaskObject *owner = task_owner_borrowed(task);
+    RequestObject *victim = preempt_find(resource, request, owner);
     if (victim == NULL) {
         return 0;
     }
     Py_INCREF(victim);
+    Py_INCREF(owner);
     int outcome = 1;
     if (!task_done(victim->user) && victim->user->loop == task->loop) {  /* else nobody misses it */
         TaskObject *user = (TaskObject *)Py_NewRef(victim->user);
-        PyObject *cause = preempted_new(state, victim, task);
+        PyObject *cause = preempted_new(state, victim, owner);
         outcome = cause != NULL && task_interrupt(user, cause) == 0 ? 1 : -1;
         Py_XDECREF(cause);
         Py_DECREF(user);
@@ -87,10 +89,11 @@ slot_preempt(ResourceObject *resource, RequestObject *request, TaskObject *task)
         outcome = 0;
     }
     if (outcome > 0) {
-        request->user = (TaskObject *)Py_NewRef(task);
+        request->user = (TaskObject *)Py_NewRef(owner);
         slot_fill(resource, request_strip(victim, REQUEST_PREEMPTED), request, task->loop);
         request_dismiss(victim);
     }
+    Py_DECREF(owner);
     Py_DECREF(victim);
     return outcome;
 }

@@ -30,8 +30,8 @@ struct TokenObject {
 #define ROSTER_FEW 8
 
 struct roster {
-    TokenObject **buckets;  /* `mask` + 1 of them: `few`, or memory of their own; the tokens in
-                               them are owned by the roster */
+    TokenObject **buckets;  /* `mask` + 1 of them: `few`, or memory of their own; of the tokens in
+                               them the held ones are owned, the others are the waits' */
     TokenObject *few[ROSTER_FEW];
     size_t mask;
     size_t count;           /* of all tokens */
@@ -125,11 +125,13 @@ roster_find(const struct roster *r, PyObject *borrower, Py_hash_t hash, TokenObj
 static inline void
 roster_set_held(struct roster *r, TokenObject *token)
 {
+    Py_INCREF(token);
     token->state = TOKEN_HELD;
     ring_push(&r->holders, &token->link);
 }
 
-/* A loose token comes in. Cannot fail. */
+/* A loose token comes in. One that is awaited stays the caller's, who takes it out before he lets
+ * go of it: or the roster would keep the task, and its loop, of whoever waits. Cannot fail. */
 static void
 roster_put(struct roster *r, TokenObject *token, enum token_state state)
 {
@@ -139,7 +141,7 @@ roster_put(struct roster *r, TokenObject *token, enum token_state state)
     roster_fit(r);
     TokenObject **bucket = roster_bucket(r, token->hash);
     token->next = *bucket;
-    *bucket = (TokenObject *)Py_NewRef(token);
+    *bucket = token;
     if (state == TOKEN_HELD) {
         roster_set_held(r, token);
     }
@@ -148,7 +150,7 @@ roster_put(struct roster *r, TokenObject *token, enum token_state state)
     }
 }
 
-/* The token goes out; the roster's reference is the caller's now. Cannot fail. */
+/* The token goes out; if it was held, the roster's reference is the caller's now. Cannot fail. */
 static TokenObject *
 roster_take_out(struct roster *r, TokenObject *token)
 {
@@ -171,10 +173,8 @@ roster_take_out(struct roster *r, TokenObject *token)
 static int
 roster_traverse(const struct roster *r, visitproc visit, void *arg)
 {
-    for (size_t i = 0; i <= r->mask && r->count > 0; i++) {
-        for (TokenObject *token = r->buckets[i]; token != NULL; token = token->next) {
-            Py_VISIT(token);
-        }
+    for (struct link *l = r->holders.next; l != NULL && l != &r->holders; l = l->next) {
+        Py_VISIT(TOKEN_OF_LINK(l));
     }
     return 0;
 }
