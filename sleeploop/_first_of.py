@@ -181,7 +181,7 @@ async def _run(function: str, given: list[_One], enough: int) -> dict[Any, Any]:
                 if is_race:
                     _race(group)
                 for one in given:
-                    coro = _end(one, ended, is_race, group.cancel_scope)
+                    coro = one_of_several(one, ended, is_race, group.cancel_scope)
                     task, is_over = _start(group, _named(coro, function[:-2], one.aw), one.aw)
                     tasks.append(task)
                     if is_over and is_race:
@@ -221,7 +221,8 @@ def _start(group: TaskGroup, coro: Any, aw: Any) -> tuple[Task[Any], bool]:
     return task, False
 
 
-async def _end(one: _One, ended: list[_One], is_race: bool, scope: CancelScope) -> None:
+async def one_of_several(one: _One, ended: list[_One], is_race: bool, scope: CancelScope) -> None:
+    """The task for one of the awaitables; it is by this name that pictures of traces show it."""
     try:
         one.value = await _awaitable(one.take())
         one.has_value = True

@@ -1037,6 +1037,8 @@ def test_it_is_traced():
     loop.run_until_complete()
     kinds = [event.kind for event in loop.trace.events if event.task == "Task-3"]
     assert kinds == ["spawn", "block", "wake", "end"]
+    ends = [event.function for event in loop.trace.events if event.kind == "end"]
+    assert ends.count("one_of_several") == 2
 
 
 @BOTH
