@@ -436,6 +436,8 @@ struct LoopObject {
     uint8_t abandoned;      /* it came twice, or cleanup cannot go on: stop right away */
     uint8_t idling;         /* inside the idle wait, without the GIL */
     uint8_t stalled;        /* a task is waited for, and nothing can ever wake one */
+    uint8_t hopes;          /* it waits as another thread may do something, and looks again and
+                               again whether there is one */
     uint8_t paused;         /* the loop is to be suspended after this pass */
     uint8_t wall_is_system; /* now() is the system's wall clock */
     uint8_t debug;          /* each task remembers where it was made; slow steps are logged */

@@ -34,10 +34,38 @@ loop_report_deadlock(LoopObject *loop)
     loop_take_fatal_error(loop);
 }
 
+/* Whether another thread could bring what a task waits for: an event, an item, a value. Who has a
+ * lock is a task, and no thread. At a finite speed only: in virtual time nothing may depend on when
+ * a thread gets to it. */
+static int
+loop_may_be_woken_by_thread(LoopObject *loop)
+{
+    PyThreadState *first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    if (loop->clock.mode == CLOCK_VIRTUAL
+        || (first == loop->tstate && PyThreadState_Next(first) == NULL)) {
+        return 0;
+    }
+    for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
+        TaskObject *task = TASK_OF_REGISTERED(l);
+        if (task->state == TASK_WAIT) {
+            const WaitObject *wait = (const WaitObject *)task->payload;
+            if (wait->kind->blockers == NULL
+                && (wait->kind->blocker == NULL || wait->kind->blocker(wait) == 0)) {
+                return 1;
+            }
+        }
+    }
+    return 0;
+}
+
 /* Whether anything but a timer could still make a task ready: 1, 0, or -1. */
 static int
 loop_may_be_woken(LoopObject *loop)
 {
+    loop->hopes = (uint8_t)loop_may_be_woken_by_thread(loop);
+    if (loop->hopes) {
+        return 1;
+    }
     if (loop->threads > 0) {
         return 1;
     }
@@ -73,7 +101,7 @@ static int64_t
 loop_wait_deadline(LoopObject *loop, int64_t when)
 {
     int64_t deadline = clock_real_deadline(&loop->clock, when);
-    if (loop->wall_sleepers > 0 && loop->wall_is_system) {
+    if ((loop->wall_sleepers > 0 && loop->wall_is_system) || loop->hopes) {
         int64_t look = clock_monotonic() + WALL_LOOK_EVERY;
         return look < deadline ? look : deadline;
     }
@@ -147,6 +175,7 @@ loop_stall(LoopObject *loop)
         break;
     case 1:
         loop_wait(loop);
+        loop->hopes = 0;
         break;
     default:
         loop_take_fatal_error(loop);

@@ -6,6 +6,8 @@ import gc
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -16,6 +18,8 @@ from sleeploop import (
     CancelledError,
     CancelScope,
     DeadlockError,
+    Event,
+    Lock,
     LoopClosedError,
     SleepingLoop,
     TaskGroup,
@@ -457,3 +461,49 @@ def test_a_second_ctrl_c_does_not_wait_for_the_thread():
         virtual(main())
     go_on.set()
     assert time.monotonic() - began < 15
+
+
+@pytest.mark.realtime
+def test_a_loop_waits_for_an_event_while_another_thread_may_set_it():
+    async def main():
+        loop, event = current_loop(), Event()
+        threading.Timer(0.05, loop.call_soon_threadsafe, [event.set]).start()
+        return await event.wait()
+
+    assert run(main(), speed=1) is True
+
+
+@pytest.mark.realtime
+def test_it_reports_a_deadlock_when_that_thread_has_ended():
+    """In a process of its own: here other tests may have left threads."""
+    program = """
+import threading, sleeploop
+async def main():
+    threading.Timer(0.05, print, ["the thread ends"]).start()
+    await sleeploop.Queue(name="mail").get()
+sleeploop.run(main(), speed=1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout == "the thread ends\n"
+    assert "DeadlockError: every task waits" in done.stderr
+    assert "waiting for Queue 'mail' (empty)" in done.stderr
+
+
+@pytest.mark.realtime
+def test_a_lock_that_a_task_has_is_a_deadlock_whatever_threads_there_are():
+    async def main():
+        lock = Lock()
+        await lock.acquire()
+        await create_task(lock.acquire())
+
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        with pytest.raises(DeadlockError, match="waiting for Lock"):
+            run(main(), speed=1)
+    finally:
+        stop.set()
+        thread.join()
