@@ -1,5 +1,5 @@
-/* sync.h: what the types have in common that tasks wait at: a name, how the first is woken, how
- * one says what it is.
+/* sync.h: what the types have in common that tasks wait at: a name, counts of something, how the
+ * first is woken, how one says what it is.
  */
 #ifndef SLEEPLOOP_SYNC_H
 #define SLEEPLOOP_SYNC_H
@@ -227,6 +227,8 @@ raise_would_block_steal(PyObject *type, const char *function, PyObject *what_ste
 }
 
 /* ---- described ------------------------------------------------------------------------------- */
+
+#define HOLDERS_SHOWN 3  /* of those who have something, so many are named, and the others counted */
 
 /* New str: "Lock 'db'", or "Lock" if it has no name. */
 static PyObject *
