@@ -329,11 +329,7 @@ limiter_blockers(PyObject *op)
             Py_DECREF(numbers);
             Py_RETURN_NONE;
         }
-        PyObject *number = PyLong_FromUnsignedLong(((TaskObject *)borrower)->number);
-        if (number == NULL || PyList_Append(numbers, number) < 0) {  /* neither collects */
-            Py_CLEAR(numbers);
-        }
-        Py_XDECREF(number);
+        numbers_append(&numbers, (TaskObject *)borrower);
     }
     return numbers;
 }
