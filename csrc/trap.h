@@ -52,7 +52,7 @@ stop_iteration_is_pristine(PyObject *op)
 
 /* Ends a tp_iternext with a timedelta, a Tick or a bool, which may stay in the one instance until
  * the next such end; another value, as an item of a queue, would be kept alive. Whoever drives an
- * awaitable by himself and catches the StopIteration keeps it. Always returns NULL. Steals value. */
+ * awaitable by himself and catches the StopIteration keeps that. Always returns NULL. */
 static inline PyObject *
 stop_iteration_reused_steal(ModuleState *state, PyObject *value)
 {

@@ -14,14 +14,9 @@ group_numbers(GroupObject *group)
     struct link *tasks = &group->scope->tasks;
     for (struct link *l = tasks->next; numbers != NULL && l != tasks; l = l->next) {
         TaskObject *task = TASK_OF_SIBLING(l);
-        if (task->flags & TASK_STARTING) {
-            continue;
+        if (!(task->flags & TASK_STARTING)) {
+            numbers_append(&numbers, task);
         }
-        PyObject *number = PyLong_FromUnsignedLong(task->number);
-        if (number == NULL || PyList_Append(numbers, number) < 0) {  /* neither collects */
-            Py_CLEAR(numbers);
-        }
-        Py_XDECREF(number);
     }
     return numbers;
 }

@@ -1,4 +1,4 @@
-/* waitobject.h: what `await lock.acquire()` and its like await: how it begins, is granted, and ends.
+/* waitobject.h: what `await lock.acquire()` and its like await: how it begins, and how it ends.
  *
  * It asks its kind for what is wanted, and yields itself if that cannot be had at once: then park.h
  * has its task wait at a place. What was granted and is not taken, it gives back.

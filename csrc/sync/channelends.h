@@ -136,7 +136,8 @@ end_tp_repr(PyObject *op)
                : PyUnicode_FromFormat(", open ends: %zu to send, %zu to receive",
                                       channel->send_ends, channel->receive_ends);
     if (title != NULL && fill != NULL && open != NULL) {
-        what = PyUnicode_FromFormat("%U (%s%U%U)", title, end->closed ? "closed, " : "", fill, open);
+        what = PyUnicode_FromFormat("%U (%s%U%U)", title, end->closed ? "closed, " : "", fill,
+                                    open);
     }
     Py_XDECREF(open);
     Py_XDECREF(fill);

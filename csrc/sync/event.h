@@ -1,4 +1,4 @@
-/* event.h: Event, something that happens once and may be waited for. */
+/* event.h: Event, something that happens, and that tasks may wait for. */
 #ifndef SLEEPLOOP_EVENT_H
 #define SLEEPLOOP_EVENT_H
 

@@ -1,5 +1,5 @@
-/* limiter.h: how a CapacityLimiter lends its tokens, of which each borrower may have one. Its type is
- * in limitertype.h.
+/* limiter.h: how a CapacityLimiter lends its tokens, of which each borrower may have one. The type
+ * is in limitertype.h.
  */
 #ifndef SLEEPLOOP_LIMITER_H
 #define SLEEPLOOP_LIMITER_H
@@ -7,7 +7,6 @@
 #include "roster.h"
 #include "sync.h"
 
-#define BORROWERS_SHOWN 3
 
 /* While somebody waits, at least `total` tokens are borrowed: one that is left over goes to the
  * first of them. `held` is how many are borrowed. The value of each Wait is its Token; without
@@ -22,7 +21,7 @@ typedef struct {
     uint64_t total;  /* COUNT_UNLIMITED: math.inf */
 } LimiterObject;
 
-/* total_tokens: 0, or -1 with a TypeError or ValueError. Beware: may run the object's __index__(). */
+/* total_tokens: 0, or -1 with an exception. Beware: may run the object's __index__(). */
 static int
 limiter_total_from_object(const char *function, PyObject *obj, int64_t *total)
 {
@@ -97,10 +96,10 @@ borrower_describe(ModuleState *state, PyObject *borrower)
 static PyObject *
 limiter_describe_borrowers(LimiterObject *limiter)
 {
-    PyObject *borrowers[BORROWERS_SHOWN];
+    PyObject *borrowers[HOLDERS_SHOWN];
     size_t n = 0, n_more = limiter->held;
     for (struct link *l = limiter->roster.holders.next;
-         n < BORROWERS_SHOWN && l != &limiter->roster.holders; l = l->next) {
+         n < HOLDERS_SHOWN && l != &limiter->roster.holders; l = l->next) {
         borrowers[n++] = Py_NewRef(TOKEN_OF_LINK(l)->borrower);
         n_more--;
     }
@@ -330,11 +329,7 @@ limiter_blockers(PyObject *op)
             Py_DECREF(numbers);
             Py_RETURN_NONE;
         }
-        PyObject *number = PyLong_FromUnsignedLong(((TaskObject *)borrower)->number);
-        if (number == NULL || PyList_Append(numbers, number) < 0) {  /* neither collects */
-            Py_CLEAR(numbers);
-        }
-        Py_XDECREF(number);
+        numbers_append(&numbers, (TaskObject *)borrower);
     }
     return numbers;
 }

@@ -1,4 +1,4 @@
-/* limitertype.h: the CapacityLimiter type. */
+/* limitertype.h: the CapacityLimiter type: arguments, attributes and docstrings. */
 #ifndef SLEEPLOOP_LIMITERTYPE_H
 #define SLEEPLOOP_LIMITERTYPE_H
 

@@ -82,14 +82,9 @@ request_blockers(PyObject *op)
     ResourceObject *resource = (ResourceObject *)op;
     PyObject *numbers = PyList_New(0);
     for (uint32_t slot = 0; numbers != NULL && slot < resource->n_slots; slot++) {
-        if (resource->slots[slot] == NULL) {
-            continue;
+        if (resource->slots[slot] != NULL) {
+            numbers_append(&numbers, resource->slots[slot]->user);
         }
-        PyObject *number = PyLong_FromUnsignedLong(resource->slots[slot]->user->number);
-        if (number == NULL || PyList_Append(numbers, number) < 0) {
-            Py_CLEAR(numbers);
-        }
-        Py_XDECREF(number);
     }
     return numbers;
 }

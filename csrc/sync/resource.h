@@ -111,15 +111,13 @@ resource_tp_dealloc(PyObject *op)
 
 /* ---- described ------------------------------------------------------------------------------- */
 
-#define USERS_SHOWN 3
-
 /* New str: " by task 'a', task 'b'", or "" if nobody has a slot. */
 static PyObject *
 resource_describe_users(const ResourceObject *resource)
 {
     PyObject *text = PyUnicode_FromString("");
     size_t shown = 0;
-    for (uint32_t slot = 0; text != NULL && shown < USERS_SHOWN && slot < resource->n_slots; slot++) {
+    for (uint32_t slot = 0; text != NULL && shown < HOLDERS_SHOWN && slot < resource->n_slots; slot++) {
         if (resource->slots[slot] == NULL) {
             continue;
         }

@@ -1,5 +1,5 @@
-/* sync.h: what the types have in common that tasks wait at: a name, how the first is woken, how
- * one says what it is.
+/* sync.h: what the types have in common that tasks wait at: a name, counts of something, how the
+ * first is woken, how one says what it is.
  */
 #ifndef SLEEPLOOP_SYNC_H
 #define SLEEPLOOP_SYNC_H
@@ -228,6 +228,8 @@ raise_would_block_steal(PyObject *type, const char *function, PyObject *what_ste
 
 /* ---- described ------------------------------------------------------------------------------- */
 
+#define HOLDERS_SHOWN 3  /* of those who have something, so many are named, and the others counted */
+
 /* New str: "Lock 'db'", or "Lock" if it has no name. */
 static PyObject *
 sync_title(PyObject *op)
@@ -257,6 +259,22 @@ sync_repr_steal(PyObject *op, PyObject *what_steal)
     Py_DECREF(what_steal);
     return text;
 }
+
+/* ---- who waits for whom ---------------------------------------------------------------------- */
+
+/* Adds a task to what blockers() of a kind returns, a list of numbers; NULL after an error. It
+ * makes no room by a collection, so no Python runs. */
+static void
+numbers_append(PyObject **numbers, const TaskObject *task)
+{
+    PyObject *number = PyLong_FromUnsignedLong(task->number);
+    if (number == NULL || PyList_Append(*numbers, number) < 0) {
+        Py_CLEAR(*numbers);
+    }
+    Py_XDECREF(number);
+}
+
+/* ---- parts of types -------------------------------------------------------------------------- */
 
 static PyObject *
 sync_get_name(PyObject *op, void *Py_UNUSED(closure))
