@@ -71,7 +71,7 @@ static PyMethodDef module_methods[] = {
     {"_describe_wait", module_py_describe_wait, METH_O, describe_wait_doc},
     {"_begins_wait", module_py_begins_wait, METH_O, begins_wait_doc},
     {"_act_for", module_py_act_for, METH_O, act_for_doc},
-    {"_race", module_py_race, METH_O, race_doc},
+    {"_race", (PyCFunction)(void (*)(void))module_py_race, METH_FASTCALL, race_doc},
     {"_take_place", (PyCFunction)(void (*)(void))module_py_take_place, METH_FASTCALL,
      take_place_doc},
     {"_give_back", (PyCFunction)(void (*)(void))module_py_give_back, METH_FASTCALL, give_back_doc},

@@ -59,7 +59,7 @@ group_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     group->leaving = NULL;
     group->count = group->starting = 0;
     group->state = GROUP_NEW;
-    group->is_race = 0;
+    group->is_race = group->gives_way = 0;
     scope->group = group;
     PyObject_GC_Track(group);
     return (PyObject *)group;

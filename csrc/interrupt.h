@@ -119,6 +119,21 @@ interrupts_drop(LoopObject *loop, TaskObject *task)
     PyErr_SetRaisedException(saved);
 }
 
+/* ---- waiting for several ---------------------------------------------------------------------- */
+
+static void loop_cancel_scope(LoopObject *loop, ScopeObject *scope, enum cancel_source source);
+
+/* The task waits at the end of a block from where it is not taken. If that is first_of()'s or
+ * all_of()'s, its tasks are: then it raises what has to wait. Runs no Python. */
+static void
+loop_give_way(LoopObject *loop, TaskObject *task)
+{
+    GroupObject *group = ((LeaveObject *)task->payload)->group;
+    if (group->gives_way) {
+        loop_cancel_scope(loop, group->scope, SOURCE_EXPLICIT);
+    }
+}
+
 /* ---- the call -------------------------------------------------------------------------------- */
 
 /* Raises Interrupt(cause) in the task, which has not ended, at its await or at the next. 0, or -1
@@ -133,7 +148,11 @@ task_interrupt(TaskObject *task, PyObject *cause)
         return -1;
     }
     if (!task_interruptible(task)) {
-        return interrupts_add(loop, task, exc);
+        int rc = interrupts_add(loop, task, exc);
+        if (rc == 0 && task->state == TASK_LEAVE) {
+            loop_give_way(loop, task);
+        }
+        return rc;
     }
     loop_wake(loop, task);
     PyObject *trap = task->payload;

@@ -177,6 +177,7 @@ struct GroupObject {
     size_t starting;      /* calls of start() that are under way */
     uint8_t state;        /* enum group_state */
     uint8_t is_race;      /* its block ends with the first of its tasks: the others are cancelled */
+    uint8_t gives_way;    /* an interrupt of the task that waits at its end cancels the others */
 };
 
 /* ---- Awaitables ------------------------------------------------------------------------------ */

@@ -40,16 +40,20 @@ module_py_act_for(PyObject *module, PyObject *op)
 }
 
 PyDoc_STRVAR(race_doc,
-"_race($module, group, /)\n--\n\n"
-"Say of a TaskGroup that the first of its tasks to end has the others cancelled.\n");
+"_race($module, group, is_race, /)\n--\n\n"
+"Say of a TaskGroup that an interrupt of the task that waits at its end cancels its tasks, and\n"
+"whether the first of them to end does.\n");
 
 static PyObject *
-module_py_race(PyObject *module, PyObject *op)
+module_py_race(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
-    if (need_type("_race()", ((ModuleState *)PyModule_GetState(module))->GroupType, op) < 0) {
+    ModuleState *state = PyModule_GetState(module);
+    if (n_args != 2 || Py_TYPE(args[0]) != state->GroupType) {
+        PyErr_SetString(PyExc_TypeError, "_race() takes a group and a bool");
         return NULL;
     }
-    ((GroupObject *)op)->is_race = 1;
+    ((GroupObject *)args[0])->is_race = args[1] == Py_True;
+    ((GroupObject *)args[0])->gives_way = 1;
     Py_RETURN_NONE;
 }
 

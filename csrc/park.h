@@ -151,6 +151,9 @@ park_leave(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     else {
         task->state = TASK_LEAVE;
         group->leaving = task;
+        if (task->flags & TASK_INTERRUPTED) {
+            loop_give_way(loop, task);
+        }
     }
 }
 

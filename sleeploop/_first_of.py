@@ -16,6 +16,7 @@ from _sleeploop import (
     _give_back,
     _race,
     _take_place,
+    checkpoint,
     current_effective_deadline,
 )
 
@@ -178,8 +179,7 @@ async def _run(function: str, given: list[_One], enough: int) -> dict[Any, Any]:
         _check_is_not_own(given, function)
         try:
             async with TaskGroup() as group:
-                if is_race:
-                    _race(group)
+                _race(group, is_race)
                 for one in given:
                     coro = one_of_several(one, ended, is_race, group.cancel_scope)
                     task, is_over = _start(group, _named(coro, function[:-2], one.aw), one.aw)
@@ -194,7 +194,12 @@ async def _run(function: str, given: list[_One], enough: int) -> dict[Any, Any]:
                 raise
             # It has happened. The next await is cancelled.
         if not errors:
-            if len(ended) < enough or any(one.is_cancelled for one in given):
+            if any(one.is_cancelled for one in given):
+                _raise_cancelled(given, tasks)
+            if len(ended) < enough:
+                if group.cancel_scope.cancel_called:  # the caller has been interrupted
+                    _undo_all(given, ended)
+                    await checkpoint()  # raises the Interrupt
                 _raise_cancelled(given, tasks)
             return {one.key: one.value for one in (ended if is_race else given)}
         _undo_all(given, ended)

@@ -17,7 +17,10 @@ from sleeploop import (
     Condition,
     DeadlockError,
     Event,
+    Interrupt,
     Lock,
+    Queue,
+    Resource,
     SleepingLoop,
     TaskGroup,
     all_of,
@@ -1106,3 +1109,106 @@ def test_a_hundred_thousand_at_once():
         event.set()
 
     assert virtual(main()) is False
+
+
+# ---- interrupted ---------------------------------------------------------------------------------
+
+
+@BOTH
+def test_an_interrupt_takes_the_caller_from_where_it_waits(function):
+    async def waiter():
+        wait = lock.acquire()
+        with pytest.raises(Interrupt) as caught:
+            await function(event.wait(), function(wait, cleanup(log, "inner", 2)))
+        log.append((caught.value.cause, now(), lock.locked(), wait))
+        await checkpoint()
+
+    async def main():
+        async with TaskGroup() as group:
+            await lock.acquire()
+            task = group.create_task(waiter())
+            await sleep(1)
+            task.interrupt("enough")
+            assert task.interrupt("and more")
+            lock.release()
+            with pytest.raises(Interrupt):
+                await task
+        raise AssertionError("the second one comes next")
+
+    lock, event, log = Lock(), Event(), []
+    with pytest.raises(ExceptionGroup) as caught:
+        virtual(main())
+    assert [error.cause for error in caught.value.exceptions] == ["and more"]
+    assert log[0] == ("inner", 3.0)
+    assert log[1][:3] == ("enough", 3.0, False)
+
+
+@BOTH
+def test_an_interrupt_that_came_before_it_begins_to_wait_is_raised_there(function):
+    async def waiter():
+        await event.wait()
+        with pytest.raises(Interrupt):
+            await function(sleep(10), Event().wait())
+        return now()
+
+    async def main():
+        task = create_task(waiter())
+        await sleep(1)
+        event.set()  # it has arrived, and the interrupt comes at the next await
+        task.interrupt()
+        return await task
+
+    event = Event()
+    assert virtual(main()) == 1.0
+
+
+def test_what_has_been_got_before_an_interrupt_is_returned_or_given_back():
+    async def first():
+        done = await first_of(get, sleep(5))
+        with pytest.raises(Interrupt):
+            await checkpoint()
+        return done
+
+    async def both():
+        with pytest.raises(Interrupt):
+            await all_of(queue.get(), lock.acquire(), sleep(5))
+
+    async def main():
+        task = create_task(first())
+        await sleep(1)
+        queue.put_nowait("item")
+        task.interrupt()
+        assert await task == {get: "item"}
+        queue.put_nowait("next")
+        task = create_task(both())
+        await sleep(1)
+        assert lock.locked()
+        assert queue.empty()
+        task.interrupt()
+        await task
+        assert not lock.locked()
+        assert queue.get_nowait() == "next"
+        assert now() == 2
+
+    queue, lock = Queue(), Lock()
+    get = queue.get()
+    virtual(main())
+
+
+def test_who_is_preempted_while_it_waits_for_several_is_told_at_once():
+    async def machine():
+        async with resource.request(priority=1):
+            try:
+                await first_of(sleep(10), Event().wait())
+            except Interrupt as interrupt:
+                return now(), interrupt.cause.resource
+
+    async def main():
+        task = create_task(machine())
+        await sleep(1)
+        async with resource.request(priority=0, preempt=True):
+            await sleep(3)
+        return await task
+
+    resource = Resource()
+    assert virtual(main()) == (1.0, resource)
