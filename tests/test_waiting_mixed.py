@@ -370,7 +370,7 @@ class World:
     async def by_hand(self) -> None:
         """Drives what is awaited, or closes it, as no program should."""
         bag = list[Any]()
-        aw, happened, unknown = self.wish(bag)
+        aw, happened, _unknown = self.wish(bag)
         self.random.choice(self.seen_by_hand).append(aw)
         for _ in range(self.random.randrange(1, 4)):
             choice = self.random.randrange(3)
