@@ -549,10 +549,11 @@ def play(seed: int) -> None:
     world.tasks.clear()
     world.requests.clear()
     World.seen_by_hand = ([], [])
-    if world.limiter.borrowers or any(resource.users for resource in world.resources):
-        if world.loop is not None:
-            with contextlib.suppress(CancelledError, BaseExceptionGroup, *ERRORS):
-                world.loop.close()  # they know tasks, which keep their loop alive
+    things_know_tasks = world.limiter.borrowers or any(r.users for r in world.resources)
+    if things_know_tasks and world.loop is not None:  # and these keep their loop alive
+        with contextlib.suppress(CancelledError, BaseExceptionGroup, *ERRORS):
+            world.loop.close()
+    del things_know_tasks
     world.loop = None
     gc.collect()
     if not world.may_signal:  # what a KeyboardInterrupt comes between, nobody knows
