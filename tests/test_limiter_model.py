@@ -3,7 +3,6 @@ order."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import deque
 from collections.abc import Hashable
@@ -35,6 +34,7 @@ class PlainLimiter:
     def __init__(self, total: float) -> None:
         self._total = total
         self.holders = list[Hashable]()
+        self.grants = list[Event]()  # of each of them: another one each time it gets a token
         self.line = deque[tuple[Hashable, Event, Task[Any]]]()
 
     @property
@@ -66,24 +66,29 @@ class PlainLimiter:
         while self.line and len(self.holders) < self._total:
             borrower, turn, task = self.line.popleft()
             if task.waiting_on is turn:
-                self.holders.append(borrower)
+                self.lend(borrower, turn)
                 turn.set()
+
+    def lend(self, borrower: Hashable, grant: Event) -> None:
+        self.holders.append(borrower)
+        self.grants.append(grant)
 
     def check(self, borrower: Hashable) -> None:
         if borrower in self.holders or borrower in self.waiting():
             raise RuntimeError
 
-    async def acquire_on_behalf_of(self, borrower: Hashable) -> None:
+    async def acquire_on_behalf_of(self, borrower: Hashable) -> Event:
         looked = Event()
         looked.set()
         await looked.wait()  # raises in a cancelled scope
         self.check(borrower)
         if len(self.holders) < self._total:
-            self.holders.append(borrower)
-            return
+            self.lend(borrower, looked)
+            return looked
         turn = Event()
         self.line.append((borrower, turn, current_task()))
         await turn.wait()
+        return turn
 
     async def acquire(self) -> None:
         await self.acquire_on_behalf_of(current_task())
@@ -92,7 +97,7 @@ class PlainLimiter:
         self.check(borrower)
         if len(self.holders) >= self._total:
             raise WouldBlock
-        self.holders.append(borrower)
+        self.lend(borrower, Event())
 
     def acquire_nowait(self) -> None:
         self.acquire_on_behalf_of_nowait(current_task())
@@ -100,6 +105,7 @@ class PlainLimiter:
     def release_on_behalf_of(self, borrower: Hashable) -> None:
         if borrower not in self.holders:
             raise RuntimeError
+        del self.grants[self.holders.index(borrower)]
         self.holders.remove(borrower)
         self.serve()
 
@@ -116,8 +122,8 @@ class PlainLimiter:
 async def careless(limiter: Any, borrower: Hashable) -> None:
     """Wait for a token, and never look whether one has come: it goes back."""
     if isinstance(limiter, PlainLimiter):
-        await limiter.acquire_on_behalf_of(borrower)
-        with contextlib.suppress(RuntimeError):
+        grant = await limiter.acquire_on_behalf_of(borrower)
+        if grant in limiter.grants:  # else it has been released, and is perhaps had anew
             limiter.release_on_behalf_of(borrower)
         return
     wait = limiter.acquire_on_behalf_of(borrower)
@@ -252,6 +258,17 @@ async def play(limiter: Any, program: list[list[tuple[Any, ...]]]) -> list[tuple
 
 @settings(max_examples=500, deadline=None)
 @given(total=totals, program=PROGRAMS, shuffle=st.none() | st.integers(0, 9))
+@example(
+    total=0,
+    program=[
+        [],
+        [],
+        [("step aside",), ("careless", None, 1)],
+        [("sleep", 0), ("nowait for", 1)],
+        [("total", math.inf), ("step aside",), ("release first",)],
+    ],
+    shuffle=4,
+)
 @example(
     total=1,
     program=[

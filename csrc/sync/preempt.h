@@ -85,7 +85,8 @@ slot_preempt(ResourceObject *resource, RequestObject *request, TaskObject *task)
         Py_XDECREF(cause);
         Py_DECREF(user);
     }
-    if (outcome > 0 && victim->slot == NO_SLOT) {  /* by that Python; and it may be another's */
+    /* By that Python it may be another's, or have been withdrawn. */
+    if (outcome > 0 && (victim->slot == NO_SLOT || request->fate != REQUEST_OPEN)) {
         outcome = 0;
     }
     if (outcome > 0) {
