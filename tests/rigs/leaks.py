@@ -120,7 +120,8 @@ class Samples:
     def take(self, row: int) -> None:
         # Finalizers make garbage of their own; three rounds settle all but the pathological.
         for _ in range(3):
-            gc.collect()
+            if gc.collect() == 0:
+                break
         clear_caches()
         references, blocks, descriptors = self.columns
         if COUNTS_REFERENCES:

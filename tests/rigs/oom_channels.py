@@ -47,7 +47,7 @@ def channels() -> None:
 async def refuse() -> None:
     send: SendChannel[int]
     receive: ReceiveChannel[int]
-    send, receive = sleeploop.open_channel(10**30)
+    send, receive = sleeploop.open_channel(2**62)
     other = receive.clone()
     waiting = sleeploop.create_task(other.receive())
     also = sleeploop.create_task(receive.receive())
