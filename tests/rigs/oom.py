@@ -69,7 +69,7 @@ from .oom_scenarios import SCENARIOS, Undone
 Scenario = Callable[[], object]
 
 HANG = 20  # seconds
-QUICK = 50  # cases per scenario and mode
+QUICK = 25  # cases per scenario and mode
 WARMUPS, REPEATS = 2, 4  # of one failure, to see whether it leaks
 
 
