@@ -76,7 +76,8 @@ interrupts_add(LoopObject *loop, TaskObject *task, PyObject *exc_steal)
     return rc;
 }
 
-/* The first that the task has yet to get; NULL with MemoryError set. */
+/* The first that the task has yet to get; NULL with MemoryError set, or with a SystemError if
+ * somebody has got hold of the lists by the collector and changed them. */
 static PyObject *
 interrupts_take(LoopObject *loop, TaskObject *task)
 {
@@ -85,7 +86,8 @@ interrupts_take(LoopObject *loop, TaskObject *task)
                          ? PyDict_GetItemWithError(loop->interrupts, number)
                          : NULL;
     PyObject *exc = NULL;
-    if (list != NULL && PyList_GET_SIZE(list) > 0) {
+    if (list != NULL && PyList_CheckExact(list) && PyList_GET_SIZE(list) > 0
+        && PyExceptionInstance_Check(PyList_GET_ITEM(list, 0))) {
         exc = Py_NewRef(PyList_GET_ITEM(list, 0));
         if (PyList_GET_SIZE(list) > 1) {
             if (PyList_SetSlice(list, 0, 1, NULL) < 0) {
@@ -99,6 +101,10 @@ interrupts_take(LoopObject *loop, TaskObject *task)
                 PyList_SetSlice(list, 0, 1, NULL);
             }
         }
+    }
+    else if (!PyErr_Occurred()) {
+        task->flags &= (uint16_t)~TASK_INTERRUPTED;
+        PyErr_SetString(PyExc_SystemError, "the task's interrupts are gone");
     }
     Py_XDECREF(number);
     return exc;

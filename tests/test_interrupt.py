@@ -396,3 +396,17 @@ def test_random_interrupts_arrive_once_each_and_in_order(seed):
         assert len(got) >= 20
 
     run(main(), shuffle=seed if seed % 2 else None)
+
+
+@pytest.mark.parametrize("tamper", [dict.clear, lambda d: d.update({n: [5] for n in d})])
+def test_interrupts_that_somebody_found_by_the_collector_and_changed(tamper):
+    async def main():
+        task = create_task(sleep(1))
+        task.interrupt("before it has started")
+        for found in gc.get_referents(current_loop()):
+            if type(found) is dict and any(isinstance(v, list) for v in found.values()):
+                tamper(found)
+        with pytest.raises(SystemError, match="the task's interrupts are gone"):
+            await task
+
+    run(main())

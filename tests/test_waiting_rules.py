@@ -1106,7 +1106,6 @@ def test_warnings_as_errors():
     assert unraisable == []
 
 
-@pytest.mark.skipif(not hasattr(sleeploop, "Queue"), reason="there is no Queue yet")
 def test_a_long_chain_of_waits_that_bring_each_other():
     wait = None
     for _ in range(100_000):
