@@ -3,8 +3,10 @@
     python -m pytest -p tests.rigs.leaks --leaks 3:4      (-n auto: on all processors at once)
 
 Before each test is run and reported as usual, it runs 3 times to fill caches and 4 times more with
-a sample taken after each. What grew every single time has leaked, and the test fails. Fixtures of
-the test itself are set up and torn down each time, those of its module are not. References are
+a sample taken after each. What grew every single time is suspected: the test then runs up to 8 times
+more, until nothing has grown. What grew in all of them has leaked, and the test fails: a cache that
+fills late or a thread that has not quite ended does not do that. Fixtures of the test itself are
+set up and torn down each time, those of its module are not. References are
 counted by debug interpreters only (they have `sys.gettotalrefcount`); memory blocks and file
 descriptors by all.
 
@@ -33,6 +35,8 @@ DESCRIPTORS = next((d for d in ("/proc/self/fd", "/dev/fd") if os.path.isdir(d))
 
 tally: collections.Counter[str] = collections.Counter()
 verdict: pytest.StashKey[str] = pytest.StashKey()
+
+MORE = 8  # runs that a suspicion has to stand
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,9 +81,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 def repeat(test: pytest.Function, warmups: int, runs: int) -> str | None:
     """What is wrong: "" when nothing is, None when that cannot be said."""
-    samples = Samples(runs + 1)
+    samples = Samples(1 + runs + MORE)
     finalizers: list[int] = []
-    for row in range(-warmups, runs + 1):
+    for row in range(-warmups, runs + MORE + 1):
+        if row > runs and not samples.leaks():
+            break
         # Row 0 is the sample before the first counted run: there is no run before it.
         if row != 0:
             # Called thus, it tears down all that is not needed by the test's module or class.
@@ -116,6 +122,7 @@ class Samples:
 
     def __init__(self, rows: int) -> None:
         self.columns = [array.array("q", bytes(8 * rows)) for _ in self.what]
+        self.taken = 0
 
     def take(self, row: int) -> None:
         # Finalizers make garbage of their own; three rounds settle all but the pathological.
@@ -123,6 +130,7 @@ class Samples:
             if gc.collect() == 0:
                 break
         clear_caches()
+        self.taken = row + 1
         references, blocks, descriptors = self.columns
         if COUNTS_REFERENCES:
             references[row] = sys.gettotalrefcount()
@@ -135,7 +143,7 @@ class Samples:
 
     def _leaks(self) -> Iterator[str]:
         for what, column in zip(self.what, self.columns, strict=True):
-            growth = [after - before for before, after in itertools.pairwise(column)]
+            growth = [after - before for before, after in itertools.pairwise(column[: self.taken])]
             if min(growth) > 0:
                 yield f"leaked {what}: {growth} in as many runs"
 
