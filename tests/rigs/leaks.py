@@ -3,12 +3,11 @@
     python -m pytest -p tests.rigs.leaks --leaks 3:4      (-n auto: on all processors at once)
 
 Before each test is run and reported as usual, it runs 3 times to fill caches and 4 times more with
-a sample taken after each. What grew every single time is suspected: the test then runs up to 8 times
-more, until nothing has grown. What grew in all of them has leaked, and the test fails: a cache that
-fills late or a thread that has not quite ended does not do that. Fixtures of the test itself are
-set up and torn down each time, those of its module are not. References are
-counted by debug interpreters only (they have `sys.gettotalrefcount`); memory blocks and file
-descriptors by all.
+a sample taken after each. What grew every single time is suspected, and the test runs up to 8 times
+more, until nothing has grown: a cache that fills late, or a thread that has not quite ended. What
+grew in all of them has leaked, and the test fails. Fixtures of the test itself are set up and torn
+down each time, those of its module are not. References are counted by debug interpreters only (they
+have `sys.gettotalrefcount`); memory blocks and file descriptors by all.
 
 A test that keeps something on purpose carries the marker `no_leak_check` and runs once. So do
 Hypothesis tests: their own bookkeeping grows.
