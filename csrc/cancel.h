@@ -9,7 +9,7 @@
 #ifndef SLEEPLOOP_CANCEL_H
 #define SLEEPLOOP_CANCEL_H
 
-#include "interrupt.h"
+#include "tasks.h"
 
 /* The cause in the task's innermost scope has been set anew. */
 static void

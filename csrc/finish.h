@@ -4,7 +4,7 @@
 #ifndef SLEEPLOOP_FINISH_H
 #define SLEEPLOOP_FINISH_H
 
-#include "cancel.h"
+#include "interrupt.h"
 
 /* Even from a task that somebody might await: KeyboardInterrupt, SystemExit and their like. */
 static int

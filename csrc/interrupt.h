@@ -8,7 +8,7 @@
 #ifndef SLEEPLOOP_INTERRUPT_H
 #define SLEEPLOOP_INTERRUPT_H
 
-#include "tasks.h"
+#include "cancel.h"
 
 PyDoc_STRVAR(interrupt_doc,
 "Raised at the await of a task on which interrupt() has been called, once for each\n"
@@ -126,8 +126,6 @@ interrupts_drop(LoopObject *loop, TaskObject *task)
 }
 
 /* ---- waiting for several ---------------------------------------------------------------------- */
-
-static void loop_cancel_scope(LoopObject *loop, ScopeObject *scope, enum cancel_source source);
 
 /* The task waits at the end of a block from where it is not taken. If that is first_of()'s or
  * all_of()'s, its tasks are: then it raises what has to wait. Runs no Python. */
