@@ -39,21 +39,40 @@ module_py_act_for(PyObject *module, PyObject *op)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(race_doc,
-"_race($module, group, is_race, /)\n--\n\n"
-"Say of a TaskGroup that an interrupt of the task that waits at its end cancels its tasks, and\n"
-"whether the first of them to end does.\n");
-
-static PyObject *
-module_py_race(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+static GroupObject *
+need_group_borrowed(PyObject *module, const char *function, PyObject *op)
 {
     ModuleState *state = PyModule_GetState(module);
-    if (n_args != 2 || Py_TYPE(args[0]) != state->GroupType) {
-        PyErr_SetString(PyExc_TypeError, "_race() takes a group and a bool");
+    return need_type(function, state->GroupType, op) == 0 ? (GroupObject *)op : NULL;
+}
+
+PyDoc_STRVAR(give_way_doc,
+"_give_way($module, group, /)\n--\n\n"
+"Say of a TaskGroup that an interrupt of the task that waits at its end cancels its tasks.\n");
+
+static PyObject *
+module_py_give_way(PyObject *module, PyObject *op)
+{
+    GroupObject *group = need_group_borrowed(module, "_give_way()", op);
+    if (group == NULL) {
         return NULL;
     }
-    ((GroupObject *)args[0])->is_race = args[1] == Py_True;
-    ((GroupObject *)args[0])->gives_way = 1;
+    group->gives_way = 1;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(race_doc,
+"_race($module, group, /)\n--\n\n"
+"Say of a TaskGroup that its block ends with the first of its tasks.\n");
+
+static PyObject *
+module_py_race(PyObject *module, PyObject *op)
+{
+    GroupObject *group = need_group_borrowed(module, "_race()", op);
+    if (group == NULL) {
+        return NULL;
+    }
+    group->is_race = 1;
     Py_RETURN_NONE;
 }
 

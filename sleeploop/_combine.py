@@ -15,9 +15,11 @@ from _sleeploop import (
     Task,
     TaskGroup,
     _check_awaitable,
+    _give_way,
     _park,
     _wait_done,
     _watch,
+    checkpoint,
     create_task,
     current_effective_deadline,
     current_loop,
@@ -52,10 +54,11 @@ def _check(function: str, aws: Iterable[Any]) -> None:
 class _Given:
     """Holds an awaitable until it runs. A coroutine that never does is closed, as by a task."""
 
-    __slots__ = ("aw",)
+    __slots__ = ("aw", "is_cut_short")
 
     def __init__(self, aw: Any) -> None:
         self.aw = aw
+        self.is_cut_short = False  # by a cancellation of all of us
 
     def take(self) -> Any:
         aw, self.aw = self.aw, None
@@ -125,7 +128,9 @@ def gather(*aws: Any, return_exceptions: bool = False) -> Coroutine[Any, Any, li
 
     With return_exceptions, nothing is cancelled: an exception stands where its result would, also
     the CancelledError of a task that was cancelled. When the caller itself is cancelled, so are the
-    coroutines, and CancelledError is raised; or, where cleanup fails, what that raised.
+    coroutines, and CancelledError is raised; or, where cleanup fails, what that raised. Likewise
+    when it is interrupted; but if all have ended nevertheless, it returns their results, and the
+    next await raises the Interrupt.
 
     What gather() returns is awaited once. If it never is, the coroutines are closed.
 
@@ -162,9 +167,13 @@ async def _gather(given: list[_Given], return_exceptions: bool) -> list[Any]:
         _check("gather()", [one.aw for one in given])  # again, for it may have been a while
         _check_is_not_own(given)
         async with TaskGroup() as group:
+            _give_way(group)
             run = _outcome if return_exceptions else _coroutine
             tasks = [group.create_task(run(one, errors)) for one in given]
-        return [_result(task) if return_exceptions else task.result() for task in tasks]
+        if not (group.cancel_scope.cancel_called and any(map(_is_cut_short, given, tasks))):
+            return [_result(task) if return_exceptions else task.result() for task in tasks]
+        if not errors:
+            await checkpoint()  # raises the Interrupt: it was that which cancelled
     except BaseExceptionGroup as failures:
         errors.update((id(error), error) for error in failures.exceptions)
     except CancelledError:
@@ -196,8 +205,11 @@ async def _run_outcome(given: _Given, late: dict[int, BaseException]) -> Any:
     try:
         return await _awaitable(given.take())
     except (Exception, CancelledError) as error:
-        if isinstance(error, Exception) and current_effective_deadline() == -math.inf:
-            late[id(error)] = error  # nobody gets the results if it is all of us who are cancelled
+        if current_effective_deadline() == -math.inf:
+            if isinstance(error, Exception):
+                late[id(error)] = error  # nobody gets the results
+            else:
+                given.is_cut_short = True
         return error
     finally:
         del late  # as it holds the exception, whose traceback holds this frame
@@ -206,6 +218,10 @@ async def _run_outcome(given: _Given, late: dict[int, BaseException]) -> Any:
 def _outcome(given: _Given, late: dict[int, BaseException]) -> Any:
     """What a task can run, to return the exception as well."""
     return _named(_run_outcome(given, late), "gather", given.aw)
+
+
+def _is_cut_short(given: _Given, task: Task[Any]) -> bool:
+    return given.is_cut_short or task.cancelled()
 
 
 def _result(task: Any) -> Any:

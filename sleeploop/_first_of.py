@@ -14,6 +14,7 @@ from _sleeploop import (
     _act_for,
     _begins_wait,
     _give_back,
+    _give_way,
     _race,
     _take_place,
     checkpoint,
@@ -179,7 +180,9 @@ async def _run(function: str, given: list[_One], enough: int) -> dict[Any, Any]:
         _check_is_not_own(given, function)
         try:
             async with TaskGroup() as group:
-                _race(group, is_race)
+                _give_way(group)
+                if is_race:
+                    _race(group)
                 for one in given:
                     coro = one_of_several(one, ended, is_race, group.cancel_scope)
                     task, is_over = _start(group, _named(coro, function[:-2], one.aw), one.aw)

@@ -7,6 +7,9 @@ import pytest
 from sleeploop import (
     CancelledError,
     CancelScope,
+    Event,
+    Interrupt,
+    checkpoint,
     create_task,
     current_loop,
     current_task,
@@ -351,3 +354,118 @@ def test_the_end_of_a_run_cancels_the_children():
     log = []
     virtual(main())
     assert log == [("a", 2.0), ("b", 3.0)]
+
+
+# ---- interrupted ---------------------------------------------------------------------------------
+
+
+def interrupted(gathering, at=1):
+    """What a task that awaits it returns, or raises, when it is interrupted at a time, and when."""
+
+    async def waiter():
+        try:
+            result = await gathering
+        except Exception as error:
+            result = error
+        arrived = now()
+        try:
+            await checkpoint()
+        except Interrupt as interrupt:
+            return result, arrived, interrupt.cause
+        return result, arrived, None
+
+    async def main():
+        task = create_task(waiter())
+        await sleep(at)
+        task.interrupt("enough")
+        return await task
+
+    return virtual(main())
+
+
+@BOTH
+def test_an_interrupt_cancels_the_coroutines_and_is_raised_when_they_have_ended(return_exceptions):
+    log = []
+    coros = [cleanup(log, "slow", 2), cleanup(log, "fast", 1), sleep(0.5)]
+    error, arrived, then = interrupted(gather(*coros, return_exceptions=return_exceptions))
+    assert isinstance(error, Interrupt)
+    assert (error.cause, arrived, then) == ("enough", 3.0, None)
+    assert log == [("fast", 2.0), ("slow", 3.0)]
+
+
+@BOTH
+def test_an_interrupt_cancels_no_task_that_was_given(return_exceptions):
+    async def waiter():
+        with pytest.raises(Interrupt):
+            await gather(given, sleep(5), return_exceptions=return_exceptions)
+        return now(), given.done(), await given
+
+    async def main():
+        nonlocal given
+        given = create_task(give(7, 4))
+        task = create_task(waiter())
+        await sleep(1)
+        task.interrupt()
+        return await task
+
+    given = None
+    assert virtual(main()) == (1.0, False, 7)
+
+
+@BOTH
+def test_what_has_arrived_is_returned_and_the_interrupt_comes_next(return_exceptions):
+    """All have been woken when it comes, or do not let themselves be cancelled."""
+
+    async def stubborn():
+        with CancelScope(shield=True):
+            await sleep(3)
+        return "done"
+
+    coros = [give(1, 0.5), stubborn(), fail(Error(), 0.25) if return_exceptions else give(2)]
+    results, arrived, then = interrupted(gather(*coros, return_exceptions=return_exceptions))
+    assert results[:2] == [1, "done"]
+    assert results[2] == 2 or isinstance(results[2], Error)
+    assert (arrived, then) == (3.0, "enough")
+
+    async def main():
+        async def waiter():
+            results = await gather(event.wait(), return_exceptions=return_exceptions)
+            with pytest.raises(Interrupt):
+                await checkpoint()
+            return results
+
+        event = Event()
+        task = create_task(waiter())
+        await sleep(1)
+        event.set()
+        task.interrupt()
+        return await task
+
+    assert virtual(main()) == [True]
+
+
+@BOTH
+def test_cleanup_that_fails_comes_before_the_interrupt(return_exceptions):
+    coros = [fail_in_cleanup(Error("cleanup")), sleep(9)]
+    error, arrived, then = interrupted(gather(*coros, return_exceptions=return_exceptions))
+    assert isinstance(error, Error)
+    assert (arrived, then) == (1.0, "enough")
+
+
+@BOTH
+def test_an_interrupt_before_the_coroutines_have_started(return_exceptions):
+    async def waiter():
+        await event.wait()
+        with pytest.raises(Interrupt):
+            await gather(sleep(3), cleanup([], "x"), return_exceptions=return_exceptions)
+        return now()
+
+    async def main():
+        task = create_task(waiter())
+        await sleep(1)
+        event.set()
+        task.interrupt()
+        return await task
+
+    event = Event()
+    assert virtual(main()) == 1.0
