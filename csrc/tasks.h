@@ -74,11 +74,20 @@ loop_find_task(LoopObject *loop, uint32_t number)
     return NULL;
 }
 
-/* Whose a lock or a token is to be that the task gets, borrowed; see `acts_for`. */
+/* Whose a lock or a token is to be that the task gets, borrowed; see `acts_for`. It is found a
+ * few scopes further out, in the block for which the task was made, unless that was torn. */
 static TaskObject *
 task_owner_borrowed(TaskObject *task)
 {
-    TaskObject *owner = task->acts_for != 0 ? loop_find_task(task->loop, task->acts_for) : NULL;
+    if (task->acts_for == 0) {
+        return task;
+    }
+    for (ScopeObject *s = task->scope; s != NULL; s = s->parent) {
+        if (s->task != NULL && s->task->number == task->acts_for) {
+            return s->task;
+        }
+    }
+    TaskObject *owner = loop_find_task(task->loop, task->acts_for);
     return owner != NULL ? owner : task;
 }
 
