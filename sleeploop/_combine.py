@@ -38,14 +38,17 @@ def _is_coroutine(aw: Any) -> bool:
     return hasattr(aw, "send") or getattr(type(aw), "__await__", None) is None
 
 
-def _check(function: str, aws: Iterable[Any]) -> None:
+def _check(function: str, aw: Any) -> None:
     """Refuse what cannot be run or awaited, before anything has started."""
+    if isinstance(aw, Task) or _is_coroutine(aw):
+        _check_awaitable(function, aw)
+
+
+def _check_several(function: str, aws: Iterable[Any]) -> None:
     seen = set()
     for aw in aws:
-        if isinstance(aw, Task):
-            _check_awaitable(function, aw)
-        elif _is_coroutine(aw):
-            _check_awaitable(function, aw)
+        _check(function, aw)
+        if not isinstance(aw, Task) and _is_coroutine(aw):
             if id(aw) in seen:
                 raise RuntimeError(f"{function} was given the same coroutine twice: {aw!r:.200}")
             seen.add(id(aw))
@@ -151,7 +154,7 @@ def gather(*aws: Any, return_exceptions: bool = False) -> Coroutine[Any, Any, li
         raise TypeError(
             f"gather() takes awaitables one by one, not {aws[0]!r:.200}; unpack it: gather(*coros)"
         )
-    _check("gather()", aws)
+    _check_several("gather()", aws)
     given = [_Given(aw) for aw in aws]
     return _named(_gather(given, return_exceptions), "gather")  # type: ignore[no-any-return]
 
@@ -164,7 +167,7 @@ def _is_expression(aw: Any) -> bool:
 async def _gather(given: list[_Given], return_exceptions: bool) -> list[Any]:
     errors: dict[int, BaseException] = {}  # by id: each counts once
     try:
-        _check("gather()", [one.aw for one in given])  # again, for it may have been a while
+        _check_several("gather()", [one.aw for one in given])  # again, for it may have been a while
         _check_is_not_own(given)
         async with TaskGroup() as group:
             _give_way(group)
@@ -282,7 +285,7 @@ def as_completed(aws: Iterable[Any], *, timeout: float | timedelta | None = None
     if iterator is None or hasattr(aws, "__await__"):  # a sleep has both
         raise TypeError(f"as_completed() takes an iterable of awaitables, not {aws!r:.200}")
     listed = list(iterator)
-    _check("as_completed()", listed)
+    _check_several("as_completed()", listed)
     return _AsCompleted(listed, limit.deadline)
 
 
@@ -416,7 +419,7 @@ def wait_for(aw: Any, timeout: float | timedelta | None) -> Coroutine[Any, Any, 
     3.0
     """
     limit = time_limit(timeout)
-    _check("wait_for()", (aw,))
+    _check("wait_for()", aw)
     return _named(_wait_for(_Given(aw), limit), "wait_for")  # type: ignore[no-any-return]
 
 

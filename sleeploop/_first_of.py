@@ -68,11 +68,24 @@ def _undo(aw: Any, value: Any) -> None:
 
 
 def _check_all(function: str, aws: Any) -> None:
-    _check(function, aws)
+    for aw in aws:
+        begins = _begins_wait(aw)
+        if begins is None:
+            _check(function, aw)
+        elif not begins:
+            raise RuntimeError(f"{function} was given what has been awaited before: {aw!r:.200}")
+    try:
+        if len({*aws}) == len(aws):
+            return
+    except TypeError:
+        pass
+    _check_keys(function, aws)
+
+
+def _check_keys(function: str, aws: Any) -> None:
+    """Say which of them cannot be keys of one dict."""
     seen = set()
     for aw in aws:
-        if _begins_wait(aw) is False:
-            raise RuntimeError(f"{function} was given what has been awaited before: {aw!r:.200}")
         try:
             hash(aw)
         except TypeError:
