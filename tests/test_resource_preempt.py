@@ -13,6 +13,7 @@ from sleeploop import (
     Preempted,
     Resource,
     SleepingLoop,
+    Store,
     TaskGroup,
     checkpoint,
     create_task,
@@ -428,3 +429,49 @@ def test_a_loop_dropped_while_one_is_to_get_an_interrupt_is_freed():
     del loop
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("act", ["withdraw", "release"])
+def test_what_the_victim_waited_with_acts_when_it_dies(act):
+    """Tries to withdraw the request that preempts, or gives back the slot that is to be taken."""
+
+    class Accepts:
+        def __call__(self, item):
+            return False
+
+        def __del__(self):
+            if act == "withdraw":
+                log.append(urgent.cancel())
+            else:
+                victims.release()
+
+    class Victim:
+        """A coroutine that has the slot and keeps nothing of what it waits with."""
+
+        def send(self, _):
+            with pytest.raises(StopIteration):
+                victims.__await__().send(None)
+            return Store().get(Accepts()).__await__().send(None)
+
+        def throw(self, error):
+            log.append(error)
+            raise StopIteration
+
+        def close(self):
+            pass
+
+    async def main():
+        create_task(Victim())
+        await checkpoint()
+        assert resource.users == (victims,)
+        async with urgent:
+            assert resource.users == (urgent,)
+            assert victims.preempted == (act == "withdraw")
+            await checkpoint()
+        assert isinstance(log.pop().cause, Preempted)
+
+    resource, log = Resource(), []
+    victims = resource.request(priority=1)
+    urgent = resource.request(priority=0, preempt=True)
+    virtual(main())
+    assert log == ([False] if act == "withdraw" else [])  # it is under way: too late

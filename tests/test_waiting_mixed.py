@@ -110,7 +110,10 @@ class World:
     # ---- what others do ----
 
     def evil(self, *, raises: bool = False) -> None:
-        if self.in_evil or self.refuses or self.random.random() >= self.evil_rate:
+        # At a rate of 0, nothing depends on when an object is hashed or freed.
+        if self.in_evil or self.refuses or self.evil_rate == 0:
+            return
+        if self.random.random() >= self.evil_rate:
             return
         self.in_evil = True
         try:

@@ -85,10 +85,10 @@ slot_preempt(ResourceObject *resource, RequestObject *request, TaskObject *task)
         Py_XDECREF(cause);
         Py_DECREF(user);
     }
-    /* By that Python it may be another's, or have been withdrawn. */
-    if (outcome > 0 && (victim->slot == NO_SLOT || request->fate != REQUEST_OPEN)) {
+    if (outcome > 0 && victim->slot == NO_SLOT) {  /* given back by that Python */
         outcome = 0;
     }
+    assert(request->fate == REQUEST_OPEN);  /* cancel() does nothing to what is under way */
     if (outcome > 0) {
         request->user = (TaskObject *)Py_NewRef(owner);
         slot_fill(resource, request_strip(victim, REQUEST_PREEMPTED), request, task->loop);

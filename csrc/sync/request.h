@@ -33,10 +33,6 @@ request_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
         if (outcome != 0) {
             return outcome;
         }
-        if (request->fate == REQUEST_CANCELLED) {  /* by Python that it has run */
-            raise_request_cancelled(request);
-            return -1;
-        }
     }
     if (resource->held == resource->capacity) {
         return 0;
