@@ -162,18 +162,10 @@ ns_from_int(PyObject *number, int64_t *ns)
     return 0;
 }
 
-/* A number of seconds: int, float, or anything with __index__ or __float__.
- * *is_number is 0, and 0 is returned, if the object is nothing of the kind. */
-static inline int
-ns_from_number(const char *function, PyObject *number, int64_t *ns, int *is_number)
+/* As below, of what is neither exactly a float nor an int. */
+static int
+ns_from_other(const char *function, PyObject *number, int64_t *ns, int *is_number)
 {
-    *is_number = 1;
-    if (PyFloat_CheckExact(number)) {
-        return ns_from_double(function, PyFloat_AS_DOUBLE(number), ns);
-    }
-    if (PyLong_Check(number)) {
-        return ns_from_int(number, ns);
-    }
     PyNumberMethods *methods = Py_TYPE(number)->tp_as_number;
     if (methods != NULL && methods->nb_float != NULL) {
         double seconds = PyFloat_AsDouble(number);
@@ -193,6 +185,21 @@ ns_from_number(const char *function, PyObject *number, int64_t *ns, int *is_numb
     }
     *is_number = 0;
     return 0;
+}
+
+/* A number of seconds: int, float, or anything with __index__ or __float__.
+ * *is_number is 0, and 0 is returned, if the object is nothing of the kind. */
+static HOT int
+ns_from_number(const char *function, PyObject *number, int64_t *ns, int *is_number)
+{
+    *is_number = 1;
+    if (PyFloat_CheckExact(number)) {
+        return ns_from_double(function, PyFloat_AS_DOUBLE(number), ns);
+    }
+    if (PyLong_Check(number)) {
+        return ns_from_int(number, ns);
+    }
+    return ns_from_other(function, number, ns, is_number);
 }
 
 static void

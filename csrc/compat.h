@@ -16,6 +16,9 @@
 /* Rarely called from a place that is hot: kept out of its code. */
 #define COLD __attribute__((cold, noinline))
 
+/* In every sleep: made part of its caller even where the compiler thinks that it is too large. */
+#define HOT inline __attribute__((always_inline))
+
 #if PY_VERSION_HEX < 0x030B0000
 #error "sleeploop needs CPython 3.11 or newer"
 #endif

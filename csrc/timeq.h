@@ -278,13 +278,21 @@ timeq_drop_first(struct timeq *q)
     }
 }
 
+static void
+timeq_drop_dead_first(struct timeq *q)
+{
+    do {
+        timeq_drop_first(q);
+        q->dead--;
+    } while (q->len > 0 && q->slots[q->heap[0].slot].timer == NULL);
+}
+
 /* When the earliest living timer will fire. 0 if there is none, else 1. */
 static inline int
 timeq_next(struct timeq *q, int64_t *when)
 {
-    while (q->len > 0 && q->slots[q->heap[0].slot].timer == NULL) {
-        timeq_drop_first(q);
-        q->dead--;
+    if (q->len > 0 && q->slots[q->heap[0].slot].timer == NULL) {
+        timeq_drop_dead_first(q);
     }
     if (q->len == 0) {
         return 0;

@@ -283,7 +283,7 @@ loop_time_at_wall(const LoopObject *loop, int64_t wall)
 /* ---- times as people give them --------------------------------------------------------------- */
 
 /* A delay: a number of seconds or a timedelta. 0, or -1 with TypeError or ValueError. */
-static inline int
+static HOT int
 delay_from_object(ModuleState *state, const char *function, PyObject *obj, int64_t *ns)
 {
     int is_number;
