@@ -244,6 +244,9 @@ loop_tp_dealloc(PyObject *op)
     LoopObject *loop = (LoopObject *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    if (loop->state != NULL) {
+        begun_list_remove(loop);
+    }
     if (loop->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }

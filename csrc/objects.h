@@ -444,13 +444,14 @@ struct LoopObject {
     uint8_t debug;          /* each task remembers where it was made; slow steps are logged */
     PyThreadState *tstate;  /* borrowed: the thread that runs the loop, or NULL */
     uint64_t tstate_id;     /* of tstate: after a fork another thread may have its address */
-    LoopObject *next_running; /* borrowed: the next loop in the module's list */
+    LoopObject *next_begun;   /* borrowed: the next loop in the module's list */
     TaskObject *current;    /* borrowed: the task whose step is under way, or NULL */
     struct clock clock;
     struct timeq timers;
     struct link ready;      /* tasks, borrowed from `live`, first in first out */
     size_t ready_len;
     struct link live;       /* every unfinished task, owned, in order of creation */
+    TaskObject *found;      /* borrowed: the one of them that loop_find_task() found last, or NULL */
     size_t live_waited;     /* live tasks that the run waits for: no daemons */
     PyObject *calls;        /* owned list of what call_soon_threadsafe() was given; NULL: nothing */
     struct shuffle *shuffle; /* owned; NULL: first in, first out */

@@ -109,15 +109,23 @@ wait_move(WaitObject *self, PyObject *object, struct place *place)
 
 /* ---- whose object it is ---------------------------------------------------------------------- */
 
-/* The running loop of that number, borrowed, or NULL. */
+/* The loop of that number, if it runs or is suspended, borrowed, or NULL. */
+static LoopObject *
+begun_loop_borrowed(ModuleState *state, uint64_t number)
+{
+    LoopObject *loop = state->begun;
+    while (loop != NULL && loop->number != number) {
+        loop = loop->next_begun;
+    }
+    return loop;
+}
+
+/* Likewise, if it runs. */
 static LoopObject *
 running_loop_borrowed(ModuleState *state, uint64_t number)
 {
-    LoopObject *loop = state->running;
-    while (loop != NULL && loop->number != number) {
-        loop = loop->next_running;
-    }
-    return loop;
+    LoopObject *loop = begun_loop_borrowed(state, number);
+    return loop != NULL && loop->tstate != NULL ? loop : NULL;
 }
 
 /* Whether the loop that used the object last runs in another thread now: -1 with a RuntimeError

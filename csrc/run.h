@@ -88,25 +88,41 @@ loop_check_runnable(LoopObject *loop, const char *function)
     return 0;
 }
 
+/* If it is in the module's list, the loop leaves it. */
 static void
-running_list_add(LoopObject *loop)
+begun_list_remove(LoopObject *loop)
+{
+    LoopObject **at = &loop->state->begun;
+    while (*at != NULL && *at != loop) {
+        at = &(*at)->next_begun;
+    }
+    if (*at != NULL) {
+        *at = loop->next_begun;
+        loop->next_begun = NULL;
+    }
+}
+
+/* The loop is this thread's from now on, and comes first in the list. */
+static void
+loop_claim(LoopObject *loop)
 {
     loop->tstate = PyThreadState_Get();
     loop->tstate_id = PyThreadState_GetID(loop->tstate);
-    loop->next_running = loop->state->running;
-    loop->state->running = loop;
+    if (loop->state->begun != loop) {
+        begun_list_remove(loop);
+        loop->next_begun = loop->state->begun;
+        loop->state->begun = loop;
+    }
 }
 
+/* It is nobody's; unless it can go on, it is forgotten. */
 static void
-running_list_remove(LoopObject *loop)
+loop_release(LoopObject *loop, int can_go_on)
 {
-    LoopObject **at = &loop->state->running;
-    while (*at != loop) {
-        at = &(*at)->next_running;
-    }
-    *at = loop->next_running;
-    loop->next_running = NULL;
     loop->tstate = NULL;
+    if (!can_go_on) {
+        begun_list_remove(loop);
+    }
 }
 
 /* What the thread had before, to be put back. */
@@ -149,7 +165,7 @@ loop_enter(LoopObject *loop, struct outside *outside)
 {
     *outside = (struct outside){.phase = loop->phase};
     loop->phase = LOOP_RUNNING;  /* at once: all that follows may run Python */
-    running_list_add(loop);
+    loop_claim(loop);
     if (loop_prepare(loop) == 0) {
         outside->hooks = asyncgen_install(loop);
     }
@@ -162,7 +178,7 @@ loop_enter(LoopObject *loop, struct outside *outside)
         if (outside->phase == LOOP_NEW) {
             idle_close(&loop->idle);
         }
-        running_list_remove(loop);
+        loop_release(loop, outside->phase == LOOP_SUSPENDED);
         loop->phase = outside->phase;
         PyErr_SetRaisedException(exc);
         return -1;
@@ -186,7 +202,7 @@ loop_leave(LoopObject *loop, struct outside *outside)
 {
     watchdog_stop(loop);
     loop->real_total += clock_monotonic() - loop->real_started;
-    running_list_remove(loop);
+    loop_release(loop, loop->phase == LOOP_RUNNING);
     int rc = sigint_restore(outside->sigint);
     PyObject *exc = PyErr_GetRaisedException();
     if (asyncgen_set_hooks(outside->hooks) < 0) {

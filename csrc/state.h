@@ -34,7 +34,8 @@ struct ModuleState {
     size_t trace_capacity;     /* of the loops that do not say; see traceread.h */
     PyObject *trace_callback;  /* owned, or NULL */
     TaskObject *closing;       /* borrowed: whose coroutine loop_abandon() is closing, or NULL */
-    LoopObject *running;       /* borrowed: the loops that run now, in whichever thread */
+    LoopObject *begun;         /* borrowed: the loops that run, in whichever thread, or are
+                                  suspended; the one that was driven last comes first */
 };
 
 /* For the module's own types, none of which but SleepingLoop can be subclassed. */
@@ -63,9 +64,9 @@ static inline LoopObject *
 current_loop_borrowed(ModuleState *state)
 {
     PyThreadState *tstate = PyThreadState_Get();
-    LoopObject *loop = state->running;
+    LoopObject *loop = state->begun;
     while (loop != NULL && !loop_is_of_thread(loop, tstate)) {
-        loop = loop->next_running;
+        loop = loop->next_begun;
     }
     return loop;
 }

@@ -61,13 +61,18 @@ loop_wake(LoopObject *loop, TaskObject *task)
     trace_wake(loop, task);
 }
 
-/* The live task of that number, borrowed, or NULL. Live tasks stand in order. */
+/* The live task of that number, borrowed, or NULL. Looks through all of them, but a report asks
+ * for the owner of a lock as often as tasks wait for it. */
 static TaskObject *
 loop_find_task(LoopObject *loop, uint32_t number)
 {
+    if (loop->found != NULL && loop->found->number == number) {
+        return loop->found;
+    }
     for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
         TaskObject *task = TASK_OF_REGISTERED(l);
         if (task->number == number) {
+            loop->found = task;
             return task;
         }
     }
@@ -156,6 +161,9 @@ static inline void
 loop_unregister(LoopObject *loop, TaskObject *task)
 {
     link_remove(&task->registered);
+    if (loop->found == task) {
+        loop->found = NULL;
+    }
     if (task_is_waited_for(task)) {
         loop->live_waited--;
     }
@@ -173,6 +181,7 @@ loop_discard_tasks(LoopObject *loop)
             link_remove(&task->link);
         }
         task->state = TASK_CANCELLED;
+        loop->found = NULL;
         scopes_drop(task_take_scopes(task));
         Py_DECREF(task);
     }

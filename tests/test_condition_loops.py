@@ -122,7 +122,7 @@ def test_a_lock_that_another_loop_has_meanwhile_is_an_error():
         raise loop.run_until_complete()[0]
     ((message, context),) = errors
     assert message.startswith(
-        "Condition.wait(): <Lock 'c' held since 0.0 s by a task that is gone>"
+        "Condition.wait(): <Lock 'c' held by task 'Task-1' since 0.0 s> belongs to another loop"
     )
     assert context is CancelledError
     other.close()

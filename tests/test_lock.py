@@ -479,10 +479,39 @@ def test_a_loop_that_pauses_has_its_locks():
     loop = SleepingLoop(hold(), hold(), speed=math.inf)
     loop.run_until(0.5)
     lock.release()
-    assert lock.owner is None  # as its loop does not run, nobody knows the task
-    assert repr(lock).endswith("by a task that is gone>")
+    assert lock.owner is loop.tasks()[1]
+    assert repr(lock) == "<Lock held by task 'Task-2' since 0.5 s>"
+
+    async def other():
+        with pytest.raises(RuntimeError, match="held by task 'Task-2' since .* belongs to another"):
+            await lock.acquire()
+        return repr(lock)
+
+    others = SleepingLoop(other(), speed=math.inf)
+    assert others.run_until_complete()[0] == repr(lock)
     loop.run_until_complete()
     assert log == [1.0, 1.5]
+
+
+@pytest.mark.filterwarnings("ignore:.*was neither closed nor run to its end:ResourceWarning")
+def test_the_owner_is_known_as_long_as_its_loop_can_go_on():
+    locks = [Lock() for _ in range(4)]
+    loops = [SleepingLoop(hold(lock, [], "holder", 9), speed=math.inf) for lock in locks]
+    for loop in loops:
+        loop.run_until(1)
+    loops[0].run_until(2)
+    del loop, loops[1]  # from between the others
+    gc.collect()
+    loops[1].close()
+    first, dropped, closed, last = (lock.owner for lock in locks)
+    assert first is loops[0].tasks()[0]
+    assert dropped is None
+    assert closed is None
+    assert last is loops[2].tasks()[0]
+    loops[2].close()
+    assert locks[3].owner is None
+    loops[0].run_until_complete()
+    assert locks[0].owner is None
 
 
 # ---- cancelled -----------------------------------------------------------------------------------

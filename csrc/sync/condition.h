@@ -191,17 +191,12 @@ condition_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args,
                : NULL;
 }
 
-/* Whether the coroutine that is closed now, while its loop does not run, may be that of the task
- * that has the lock. Others wait for that, or to be notified. */
+/* Whether the coroutine that is closed now, while its loop does not run, is that of the task that
+ * has the lock, as far as its loop can still tell. Others wait for that, or to be notified. */
 COLD static int
-condition_may_be_owners(ConditionObject *condition)
+condition_is_owners(ConditionObject *condition)
 {
-    LockObject *lock = condition->lock;
-    WaitObject *waits = place_first(&lock->place);
-    if (waits == NULL) {
-        waits = place_first(&condition->place);
-    }
-    TaskObject *owner = waits != NULL ? loop_find_task(waits->task->loop, lock->owner) : NULL;
+    TaskObject *owner = lock_find_owner(condition->lock);
     return owner == NULL
            || ((PyCoro_CheckExact(owner->coro) || PyGen_CheckExact(owner->coro))
                && compat_coro_state(owner->coro) == CORO_RUNNING);
@@ -218,7 +213,7 @@ condition_leave(PyObject *door, PyObject *const *args, size_t n_args, PyObject *
     }
     if (args[0] != Py_None && !lock_is_held_here(state, lock)) {
         int is_outside = lock_is_left_outside(state, lock, args[0]);
-        if (is_outside && lock->owner != 0 && condition_may_be_owners(condition)) {
+        if (is_outside && lock->owner != 0 && condition_is_owners(condition)) {
             lock_pass_on(lock);
         }
         if (is_outside || state->closing != NULL) {

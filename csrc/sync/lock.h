@@ -44,15 +44,11 @@ lock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)lock_new(type, "Lock()", name);
 }
 
-/* The task that has the lock, borrowed; NULL: none has, or it has finished. Looks through all
- * tasks. */
+/* The task that has the lock, borrowed; NULL: none has, or it has finished. */
 static TaskObject *
 lock_find_owner(LockObject *lock)
 {
-    ModuleState *state = state_of_type(Py_TYPE(lock));
-    WaitObject *first = place_first(&lock->place);
-    LoopObject *loop = first != NULL ? first->task->loop
-                                     : running_loop_borrowed(state, lock->loop_number);
+    LoopObject *loop = begun_loop_borrowed(lock->state, lock->loop_number);
     return lock->owner != 0 && loop != NULL ? loop_find_task(loop, lock->owner) : NULL;
 }
 
