@@ -217,11 +217,16 @@ def _wait_text(graph: _Graph, number: int, other: str) -> str:
     return f"waits{until} for {what}"
 
 
+def _waits_for_itself(graph: _Graph, number: int) -> bool:
+    whom = graph.next[number]
+    return number in whom or any(number in graph.next[node] for node in whom if node < 0)
+
+
 def _error(graph: _Graph, circle: list[int]) -> DeadlockError:
-    """circle: numbers of tasks; a single one waits for what somebody has who is gone."""
+    """circle: numbers of tasks; a single one waits for itself, or for one who is gone."""
     tasks = tuple(graph.tasks[number] for number in circle)
     names = [_name(task) for task in tasks]
-    if len(circle) == 1 and circle[0] not in graph.next[circle[0]]:
+    if len(circle) == 1 and not _waits_for_itself(graph, circle[0]):
         others = [""]
     else:
         others = names[1:] + names[:1]

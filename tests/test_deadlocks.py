@@ -12,9 +12,11 @@ import pytest
 import sleeploop
 from sleeploop import (
     CancelScope,
+    CapacityLimiter,
     DeadlockError,
     Event,
     Lock,
+    Resource,
     SleepingLoop,
     TaskGroup,
     _deadlocks,
@@ -240,6 +242,41 @@ def test_the_first_of_several_is_stuck_if_all_are():
     assert virtual(in_a_group(one(x, y, sleep(9)), one(y, x))) == ([], [])
     (text,), _ = virtual(in_a_group(one(x, y, y.acquire()), one(y, x)))
     assert "waits for the first of 2 tasks, none of which can end, as task 'Task-" in text
+
+
+async def twice(resource):
+    async with resource.request():
+        await sleep(0)
+        async with resource.request():
+            pass
+
+
+def test_a_task_that_waits_for_what_it_has_itself():
+    async def main(n):
+        return await in_a_group(*[twice(resource) for _ in range(n)])
+
+    resource = Resource(1, name="r")
+    assert virtual(main(1)) == (
+        ["task 'a' waits for Resource 'r' (1 of 1 in use by task 'a')"],
+        [["a"]],
+    )
+    resource = Resource(2, name="r")
+    assert virtual(main(2)) == (
+        ["task 'a' waits for Resource 'r' (2 of 2 in use by task 'a', task 'b')"],
+        [["a"]],
+    )
+
+
+def test_a_token_that_a_task_has_itself():
+    async def again():
+        async with limiter:
+            await limiter.acquire_on_behalf_of(object())
+
+    limiter = CapacityLimiter(1, name="l")
+    assert virtual(in_a_group(again())) == (
+        ["task 'a' waits for CapacityLimiter 'l' (1 of 1 tokens borrowed by task 'a')"],
+        [["a"]],
+    )
 
 
 def test_who_has_the_lock_is_gone():
