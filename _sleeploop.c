@@ -197,6 +197,7 @@ static const struct {
     {"sleeploop.Interrupt", interrupt_doc, &PyExc_Exception, AT(Interrupt)},
     {"sleeploop.BrokenBarrierError", broken_barrier_error_doc, &PyExc_RuntimeError,
      AT(BrokenBarrierError)},
+    /* These two: see module_own_bases. */
     {"sleeploop.QueueEmpty", queue_empty_doc, &PyExc_Exception, AT(QueueEmpty)},
     {"sleeploop.QueueFull", queue_full_doc, &PyExc_Exception, AT(QueueFull)},
     {"sleeploop.QueueShutDown", queue_shut_down_doc, &PyExc_Exception, AT(QueueShutDown)},

@@ -1,4 +1,4 @@
-/* objects.h: the struct of every object; each field says owned or borrowed. */
+/* objects.h: the structs that more than one part needs; each field says owned or borrowed. */
 #ifndef SLEEPLOOP_OBJECTS_H
 #define SLEEPLOOP_OBJECTS_H
 
@@ -317,7 +317,7 @@ typedef struct {
 typedef struct WaitObject WaitObject;
 
 /* What is waited for: each type has one of these for each of its methods that wait. Only `take`,
- * `result`, `describe` and `resume` may run Python. */
+ * `result`, `give_back`, `describe` and `resume` may run Python. */
 struct wait_kind {
     const char *function;  /* for errors: "Lock.acquire()" */
 

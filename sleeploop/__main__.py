@@ -100,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_outputs(run, default=argparse.SUPPRESS)
     run.add_argument("file", metavar="FILE", help="the script")
-    run.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="its arguments")
+    rest = run.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="its arguments")
+    rest.required = False  # nobody is to be told that they are missing
     options = parser.parse_args(argv)
     if options.timeline and options.timeline == options.trace:
         parser.error(f"--timeline and --trace are the same file: {options.trace}")

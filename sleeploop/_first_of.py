@@ -150,8 +150,8 @@ def all_of(*aws: Any) -> Coroutine[Any, Any, dict[Any, Any]]:
 
     Takes what first_of() takes; the results are in the order of the arguments. As gather(), but if
     one fails or the caller is cancelled before all have ended, then what the others have got from
-    a Lock or the like is given back, and the exception is raised. If all have ended, it returns
-    their results even then, and the next await raises CancelledError.
+    a Lock or the like is given back, and the exception is raised; what was put or sent stays. If
+    all have ended, it returns their results even then, and the next await raises CancelledError.
 
     Locks and the like that it acquires belong to the task that awaits all_of(). They are asked for
     all at once, in one step: of tasks that wait for several that way and have nothing else

@@ -74,7 +74,7 @@ def test_a_script_at_another_speed(script, args, env, speed):
         (("--speed", "nan"), "invalid speed value: 'nan'"),
         (("run", "--speed", "x", "f"), "invalid speed value: 'x'"),
         (("run", "no-such-file.py"), "no such file: no-such-file.py"),
-        (("run",), "required: FILE"),
+        (("run",), "arguments are required: FILE\n"),
         (("walk",), "invalid choice: 'walk'"),
     ],
 )

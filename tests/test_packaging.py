@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import fnmatch
 import importlib
+import itertools
 import os
 import re
 import shutil
@@ -213,6 +214,40 @@ def test_file_table_is_complete() -> None:
     )
     covered = {name for name in everything - own_row for row in rows if name.startswith(row)}
     assert everything - set(rows) - covered == set(), "files without a row"
+
+
+def levels(chain: str) -> list[list[str]]:
+    return [re.findall(r"\w+", level) for level in chain.replace("sync/", "FOLDER").split(">")]
+
+
+def test_headers_include_only_what_stands_below_them() -> None:
+    """As CONTRIBUTING.md draws it: every header is there, and includes what is right of it."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    _, _, rest = text.partition("includes only what stands below it:\n\n```\n_sleeploop.c > ")
+    drawing, _, _ = rest.partition("```")
+    core, _, sync = drawing.partition("sync/ : ")
+    below: dict[str, set[str]] = {}
+    chains = [levels(core), *(levels(chain) for chain in sync.strip().splitlines())]
+    *_, all_of_sync = chains
+    assert all_of_sync[0] == ["all"]
+    for chain in chains:
+        for i, level in enumerate(chain):
+            for name in level:
+                assert name not in below, f"{name} is drawn twice"
+                below[name] = {other for lower in chain[i + 1 :] for other in lower}
+    for chain in chains[1:-1]:
+        for name in itertools.chain(*chain):
+            below[name] |= below["all"]
+
+    headers = {Path(name).stem: name for name in matching("csrc/*.h", "csrc/sync/*.h")}
+    assert set(headers) == set(below) - {"all", "FOLDER"}
+    for name, path in headers.items():
+        for included in re.findall(r'^#include "(.*)\.h"', (ROOT / path).read_text(), re.MULTILINE):
+            of_sync = "/sync/" in path
+            if of_sync and included.startswith("../"):
+                continue  # the core is below it
+            other = "FOLDER" if included.startswith("sync/") else included
+            assert other in below[name], f"{path} includes {included}.h"
 
 
 def test_no_paths_of_one_machine() -> None:

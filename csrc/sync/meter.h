@@ -40,7 +40,7 @@ level_meter_set(struct level_meter *meter, int64_t now, double level)
     }
 }
 
-/* waited: not counted if it is negative, by a clock that has been set to another speed. */
+/* waited: counts as 0 if it is negative, by a clock that has been set to another speed. */
 static inline void
 wait_meter_add(struct wait_meter *meter, int64_t waited, int had_to_wait)
 {

@@ -93,7 +93,7 @@ count_object(int64_t count)
 }
 
 /* A new object of a type whose struct begins with SYNC_HEAD; the rest of it is zero, its places
- * have yet to be initialised. name: borrowed, what __init__() was given, or NULL. */
+ * have yet to be initialised. name: borrowed, what the type was called with, or NULL. */
 static PyObject *
 sync_new(const char *function, PyTypeObject *type, PyObject *name)
 {
