@@ -483,7 +483,7 @@ def test_a_loop_that_pauses_has_its_locks():
     assert repr(lock) == "<Lock held by task 'Task-2' since 0.5 s>"
 
     async def other():
-        with pytest.raises(RuntimeError, match="held by task 'Task-2' since .* belongs to another"):
+        with pytest.raises(RuntimeError, match=r"by task 'Task-2' since .* belongs to another"):
             await lock.acquire()
         return repr(lock)
 
