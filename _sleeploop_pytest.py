@@ -87,10 +87,10 @@ def is_ours(item: pytest.Item) -> bool:
     function = function_of(item)
     if inspect.iscoroutinefunction(function):
         return True
-    if nearest is None:
-        return False
     if inspect.isasyncgenfunction(function):
         pytest.fail(f"an async test must not yield, and {item.name} does", pytrace=False)
+    if nearest is None:
+        return False
     if nearest in item.own_markers:
         pytest.fail(
             f"@pytest.mark.{MARK} is for `async def` functions, and {item.name} is none; "

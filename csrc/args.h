@@ -202,11 +202,22 @@ ns_from_number(const char *function, PyObject *number, int64_t *ns, int *is_numb
     return ns_from_other(function, number, ns, is_number);
 }
 
+/* New str: "Lock.acquire" for "Lock.acquire()". */
+static PyObject *
+qualname_of_function(const char *function)
+{
+    size_t n = strlen(function);
+    if (n > 2 && strcmp(function + n - 2, "()") == 0) {
+        n -= 2;
+    }
+    return PyUnicode_FromStringAndSize(function, (Py_ssize_t)n);
+}
+
 static void
 not_a_coroutine(const char *function, PyObject *obj)
 {
     const char *hint = "";
-    if (PyFunction_Check(obj) || PyMethod_Check(obj)) {
+    if (PyFunction_Check(obj) || PyMethod_Check(obj) || PyCFunction_Check(obj)) {
         hint = "; call it first, f() instead of f";
     }
     else if (PyAsyncGen_CheckExact(obj)) {

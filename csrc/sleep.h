@@ -257,6 +257,18 @@ sleep_tp_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
+/* As a coroutine has it, for reports on the task that runs it. */
+static PyObject *
+sleep_get_qualname(PyObject *op, void *Py_UNUSED(closure))
+{
+    return qualname_of_function(sleep_function((SleepObject *)op));
+}
+
+static PyGetSetDef sleep_getset[] = {
+    {"__qualname__", sleep_get_qualname, NULL, PyDoc_STR("What it was made by."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 PyDoc_STRVAR(sleep_type_doc,
 "What sleep(), sleep_until(), sleep_forever() and checkpoint() return; await it once.");
 
@@ -277,6 +289,7 @@ static PyType_Slot sleep_slots[] = {
     {Py_am_await, sleep_tp_iter},
     {Py_am_send, sleep_advance},
     {Py_tp_methods, sleep_methods},
+    {Py_tp_getset, sleep_getset},
     {0, NULL},
 };
 

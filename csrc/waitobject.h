@@ -340,12 +340,7 @@ wait_tp_repr(PyObject *op)
 static PyObject *
 wait_get_qualname(PyObject *op, void *Py_UNUSED(closure))
 {
-    const char *name = ((WaitObject *)op)->kind->function;
-    size_t n = strlen(name);
-    if (n > 2 && strcmp(name + n - 2, "()") == 0) {
-        n -= 2;
-    }
-    return PyUnicode_FromStringAndSize(name, (Py_ssize_t)n);
+    return qualname_of_function(((WaitObject *)op)->kind->function);
 }
 
 static PyGetSetDef wait_getset[] = {

@@ -322,6 +322,10 @@ class _AsCompleted(AsyncIterator[Any], Iterator[Any]):
         await done
         self._deliver(task)
 
+    def __repr__(self) -> str:
+        left, ready = self._turns + self._missed, len(self._finished)
+        return f"<as_completed() with {left} to come, {ready} of them finished>"
+
     def _deliver(self, task: Task[Any]) -> None:
         while self._waiters:
             waiter, _ = self._waiters.popitem(last=False)

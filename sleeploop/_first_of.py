@@ -30,6 +30,9 @@ from sleeploop._combine import (
     _named,
 )
 
+# _begins_wait(aw): True for a Wait of ours that has not been awaited, False for one that has been,
+# None for everything else.
+
 
 class _One(_Given):
     """One of the awaitables, and what has come of it."""
@@ -171,23 +174,22 @@ def all_of(*aws: Any) -> Coroutine[Any, Any, dict[Any, Any]]:
 
 
 async def _first_of(given: list[_One]) -> dict[Any, Any]:
-    return await _run("first_of()", given, 1)
+    return await _run(given, is_race=True)
 
 
 async def _all_of(given: list[_One]) -> dict[Any, Any]:
-    return await _run("all_of()", given, len(given))
+    return await _run(given, is_race=False)
 
 
 def _is_of_here(aw: Any) -> bool:
     return getattr(aw, "cr_code", None) in (_first_of.__code__, _all_of.__code__)
 
 
-async def _run(function: str, given: list[_One], enough: int) -> dict[Any, Any]:
-    """enough: how many have to end."""
+async def _run(given: list[_One], is_race: bool) -> dict[Any, Any]:
+    function, enough = ("first_of()", 1) if is_race else ("all_of()", len(given))
     ended: list[_One] = []
     tasks: list[Task[Any]] = []
     errors: list[BaseException] = []
-    is_race = function == "first_of()"
     try:
         _check_all(function, [one.aw for one in given])  # again, for it may have been a while
         _check_is_not_own(given, function)

@@ -42,6 +42,22 @@ async def consume(iteration, log, name):
         log.append((name, await task, now()))
 
 
+def test_repr():
+    async def main():
+        iteration = as_completed([give(1, 1), give(2, 1), give(3, 2)])
+        texts = [repr(iteration)]
+        async for _ in iteration:
+            texts.append(repr(iteration))
+        return texts
+
+    assert virtual(main()) == [
+        "<as_completed() with 3 to come, 0 of them finished>",
+        "<as_completed() with 2 to come, 1 of them finished>",
+        "<as_completed() with 1 to come, 0 of them finished>",
+        "<as_completed() with 0 to come, 0 of them finished>",
+    ]
+
+
 # ---- two ways to iterate -----------------------------------------------------------------------
 
 

@@ -1539,22 +1539,26 @@ def test_waiting_on_is_the_end_and_reports_name_it():
         task = create_task(clone.receive(), name="consumer")
         await checkpoint()
         assert task.waiting_on is clone
-        assert "Task 'consumer' ReceiveChannel.receive: waiting for ReceiveChannel 'x' (empty)" in (
-            format_tasks()
+        assert (
+            "Task 'consumer' ReceiveChannel.receive: waiting for ReceiveChannel 'x' (nobody sends)"
+            in (format_tasks())
         )
         send.send_nowait(1)
         assert task.waiting_on is None
         task = create_task(send.send(1), name="producer")
         await checkpoint()
         assert task.waiting_on is send
-        assert "Task 'producer' SendChannel.send: waiting for SendChannel 'x' (full)" in (
-            format_tasks()
+        assert (
+            "Task 'producer' SendChannel.send: waiting for SendChannel 'x' (nobody receives)"
+            in (format_tasks())
         )
         assert receive.receive_nowait() == 1
         current_task().name = "main"
         await receive.receive()
 
-    with pytest.raises(DeadlockError, match=r"(?s)'main' .*waiting for ReceiveChannel 'x' \(empty"):
+    with pytest.raises(
+        DeadlockError, match=r"(?s)'main' .*waiting for ReceiveChannel 'x' \(nobody sends"
+    ):
         virtual(main())
 
 

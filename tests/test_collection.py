@@ -633,7 +633,7 @@ def test_loops_and_tasks_in_a_garbage_cycle_with_finalizers():
     gc.collect()
     assert seen == [
         (
-            "<Task 'Task-1' Sleep object: ready to start>",
+            "<Task 'Task-1' sleep: ready to start>",
             f"<{SubLoop.__name__} not started at 0.0 s, speed 1.0, 1 task>",
             True,
         )

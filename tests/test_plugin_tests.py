@@ -154,13 +154,21 @@ def test_auto_mode(pytester):
         async def test_with_a_backend(anyio_backend): pass
 
         def test_plain(): pass
+
+        async def test_generator(): yield
         """,
         "-p", "no:anyio", "-p", "no:asyncio", "-p", "no:trio",
         passed=3,
         failed=3,
+        errors=1,
     )  # fmt: skip
     result.stdout.fnmatch_lines(
-        ["FAILED *test_theirs *", "FAILED *test_theirs_too *", "FAILED *test_with_a_backend *"]
+        [
+            "*must not yield*test_generator*",
+            "FAILED *test_theirs *",
+            "FAILED *test_theirs_too *",
+            "FAILED *test_with_a_backend *",
+        ]
     )
 
 

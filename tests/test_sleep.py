@@ -271,6 +271,21 @@ def test_repr(awaitable, text):
     assert repr(awaitable) == text
 
 
+@pytest.mark.parametrize(
+    ("awaitable", "name"),
+    [
+        (sleep(1), "sleep"),
+        (sleep_until(3), "sleep_until"),
+        (sleep_until(datetime(2030, 1, 2)), "sleep_until"),
+        (sleep_forever(), "sleep_forever"),
+        (checkpoint(), "checkpoint"),
+    ],
+)
+def test_its_name_as_a_task(awaitable, name):
+    assert awaitable.__qualname__ == name
+    assert repr(SleepingLoop(awaitable).tasks()[0]) == f"<Task 'Task-1' {name}: ready to start>"
+
+
 def test_sleep_forever_in_virtual_time_is_a_deadlock():
     with pytest.raises(DeadlockError, match="sleeping until cancelled"):
         run(sleep_forever(), speed=math.inf)

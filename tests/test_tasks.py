@@ -11,6 +11,7 @@ import pytest
 import sleeploop
 from sleeploop import (
     CancelledError,
+    Event,
     SleepingLoop,
     Task,
     checkpoint,
@@ -249,6 +250,7 @@ def test_tasks_cannot_be_made_by_hand():
     [
         (5, "5"),
         (give, r"call it first"),
+        (Event().wait, r"call it first"),
         (sleep, "takes a coroutine"),
         (types.SimpleNamespace(send=1, throw=2), "takes a coroutine"),
     ],

@@ -107,10 +107,17 @@ end_describe(PyObject *op)
     if (title == NULL) {
         return NULL;
     }
-    const char *how = end->closed                                           ? " (closed)"
-                      : end->sends && channel_is_full(end->channel)         ? " (full)"
-                      : !end->sends && channel_is_empty(end->channel)       ? " (empty)"
-                                                                            : "";
+    int has_room = end->channel->max > 0;
+    const char *how = "";
+    if (end->closed) {
+        how = " (closed)";
+    }
+    else if (end->sends && channel_is_full(end->channel)) {
+        how = has_room ? " (full)" : " (nobody receives)";
+    }
+    else if (!end->sends && channel_is_empty(end->channel)) {
+        how = has_room ? " (empty)" : " (nobody sends)";
+    }
     PyObject *text = PyUnicode_FromFormat("%U%s", title, how);
     Py_DECREF(title);
     return text;

@@ -32,7 +32,7 @@ container_amount(ContainerObject *self, const char *what, PyObject *obj, double 
         PyObject *text = describe(obj);
         if (text != NULL && capacity != NULL) {
             PyErr_Format(PyExc_ValueError,
-                         "%s must be at most the capacity, %S, not %U: it would wait for ever",
+                         "%s must be at most the capacity, %S, not %U: there is never so much",
                          what, capacity, text);
         }
         Py_XDECREF(text);

@@ -134,20 +134,30 @@ raise_lock_is_own(LockObject *lock, const char *function)
     }
 }
 
+/* 1: the task has it now; 0: another one has it; -1 with a DeadlockError: it had it before. */
+static inline int
+lock_try(LockObject *lock, TaskObject *task, const char *function)
+{
+    if (lock->owner == 0) {
+        lock_own(lock, task);
+        return 1;
+    }
+    if (lock->owner == task_owner_number(task)) {
+        raise_lock_is_own(lock, function);
+        return -1;
+    }
+    return 0;
+}
+
 static int
 lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
 {
     LockObject *lock = (LockObject *)wait->object;
-    if (lock->owner == 0) {
-        lock_own(lock, task);
+    int taken = lock_try(lock, task, wait->kind->function);
+    if (taken > 0) {
         wait->number = (double)lock->turn;
-        return 1;
     }
-    if (lock->owner == task_owner_number(task)) {
-        raise_lock_is_own(lock, wait->kind->function);
-        return -1;
-    }
-    return 0;
+    return taken;
 }
 
 /* Unless the task has released it by itself, without learning that it had it. */
@@ -200,16 +210,11 @@ lock_acquire_nowait(ModuleState *state, LockObject *lock, const char *function)
     if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, function) < 0) {
         return -1;
     }
-    if (lock->owner == task_owner_number(task)) {
-        raise_lock_is_own(lock, function);
-        return -1;
-    }
-    if (lock->owner != 0) {
+    int taken = lock_try(lock, task, function);
+    if (taken == 0) {
         raise_would_block_steal(state->WouldBlock, function, lock_describe((PyObject *)lock));
-        return -1;
     }
-    lock_own(lock, task);
-    return 0;
+    return taken > 0 ? 0 : -1;
 }
 
 COLD static int

@@ -248,10 +248,23 @@ async def raises_own(scope: CancelScope) -> None:
         raise Own("by hand")
 
 
+class Nameless:
+    """A coroutine."""
+
+    def send(self, _: object) -> None:
+        raise StopIteration
+
+    def throw(self, error: BaseException) -> None:
+        raise error
+
+    def close(self) -> None:
+        pass
+
+
 async def looks_at_errors() -> list[str]:
     task = create_task(sleep_forever(), name="sleeper")
-    nameless = create_task(sleep(0))  # whose coroutine has no name either
-    assert "Sleep object" in repr(nameless)
+    nameless: Any = Nameless()
+    assert "Nameless object" in repr(create_task(nameless))
     await checkpoint()
     assert task.cancel("no time")
     error = await awaited_error(task)
