@@ -4,7 +4,7 @@
 #ifndef SLEEPLOOP_FINISH_H
 #define SLEEPLOOP_FINISH_H
 
-#include "interrupt.h"
+#include "pending.h"
 
 /* Even from a task that somebody might await: KeyboardInterrupt, SystemExit and their like. */
 static int

@@ -6,7 +6,7 @@
 #ifndef SLEEPLOOP_PARK_H
 #define SLEEPLOOP_PARK_H
 
-#include "finish.h"
+#include "interrupt.h"
 
 /* Any trap of a cancelled task: it will raise CancelledError. Steals trap. */
 static void
@@ -152,7 +152,7 @@ park_leave(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
         task->state = TASK_LEAVE;
         group->leaving = task;
         if (task->flags & TASK_INTERRUPTED) {
-            loop_give_way(loop, task);
+            leave_interrupted(loop, task);
         }
     }
 }

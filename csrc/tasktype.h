@@ -2,6 +2,7 @@
 #ifndef SLEEPLOOP_TASKTYPE_H
 #define SLEEPLOOP_TASKTYPE_H
 
+#include "interrupt.h"
 #include "taskinfo.h"
 
 static int
@@ -137,7 +138,8 @@ PyDoc_STRVAR(task_interrupt_doc,
 "\n"
 "cause: anything; the exception's `cause`. What has arrived for the task is delivered\n"
 "first, and the Interrupt comes at the next await; so it does to a task that has not\n"
-"started, or that waits for tasks of its own. Several come one at a time, in order.\n"
+"started, or that waits for start(). At the end of a TaskGroup it is a failure of the\n"
+"block. Several come one at a time, in order.\n"
 "\n"
 "Raises RuntimeError for the task that calls, and in another thread than the one\n"
 "that runs the loop.\n");

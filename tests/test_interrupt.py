@@ -180,29 +180,160 @@ def test_async_with_a_free_lock_raises_it_too():
     assert run(main()) == "had it"
 
 
-def test_it_waits_for_the_end_of_a_group_and_for_start():
-    log = []
+def test_at_the_end_of_a_group_it_is_a_failure_of_the_block():
+    """Its tasks are cancelled, and run their cleanup, before the group raises it."""
 
-    async def starts(task_status=None):
-        await sleep(2)
+    async def slow():
+        try:
+            await sleep(5)
+        except CancelledError as error:
+            log.append((now(), error.reason))
+            with CancelScope(shield=True):
+                await sleep(1)
+            raise
 
     async def host():
-        async with TaskGroup() as group:
-            group.create_task(sleep(5))
-        log.append(now())
+        with pytest.raises(ExceptionGroup) as caught:
+            async with TaskGroup() as group:
+                group.create_task(slow())
+        log.append((now(), [error.cause for error in caught.value.exceptions]))
         try:
             await sleep(1)
         except Interrupt as interrupt:
             log.append((now(), interrupt.cause))
 
     async def main():
+        task = create_task(host(), name="host")
+        await sleep(1)
+        task.interrupt("patience")
+        task.interrupt("really")
+        await task
+
+    log = []
+    run(main())
+    assert log == [
+        (1.0, "task 'host' failed with Interrupt('patience')"),
+        (2.0, ["patience"]),
+        (2.0, "really"),
+    ]
+
+
+def test_one_that_came_before_the_end_of_a_group_began_to_wait():
+    async def host():
+        await event.wait()
+        with pytest.raises(ExceptionGroup) as caught:
+            async with TaskGroup() as group:
+                group.create_task(sleep(5))
+        return now(), [error.cause for error in caught.value.exceptions]
+
+    async def main():
+        task = create_task(host())
+        await sleep(1)
+        event.set()
+        task.interrupt("early")
+        return await task
+
+    event = Event()
+    assert run(main()) == (1.0, ["early"])
+
+
+def test_a_group_that_is_cancelled_already_or_empty_leaves_it_to_the_next_await():
+    async def host(scope):
+        async with TaskGroup() as group:
+            scope.append(group.cancel_scope)
+            group.create_task(shielded())
+        try:
+            await checkpoint()
+        except Interrupt as interrupt:
+            return now(), interrupt.cause
+
+    async def shielded():
+        with CancelScope(shield=True):
+            await sleep(3)
+
+    async def main():
+        scope = []
+        task = create_task(host(scope))
+        await sleep(1)
+        scope[0].cancel()
+        task.interrupt("during")
+        assert await task == (3.0, "during")
+
+        task = create_task(host(scope))
+        await sleep(3)
+        await checkpoint()
+        task.interrupt("too late for the group")  # its last task has ended, just now
+        return await task
+
+    assert run(main()) == (6.0, "too late for the group")
+
+
+def test_a_failure_of_the_cleanup_stands_beside_it():
+    async def fails():
+        try:
+            await sleep(5)
+        finally:
+            raise KeyError
+
+    async def host():
+        async with TaskGroup() as group:
+            group.create_task(fails())
+
+    async def main():
+        task = create_task(host())
+        await sleep(1)
+        task.interrupt()
+        with pytest.raises(ExceptionGroup) as caught:
+            await task
+        assert list(map(type, caught.value.exceptions)) == [Interrupt, KeyError]
+
+    run(main())
+
+
+def test_a_cause_whose_repr_interrupts_again():
+    class Cause:
+        def __repr__(self):
+            if task.interrupt("again"):
+                raise ValueError
+            return ""
+
+    async def host():
+        with pytest.raises(ExceptionGroup) as caught:
+            async with TaskGroup() as group:
+                group.create_task(sleep(5))
+        return [error.cause for error in caught.value.exceptions]
+
+    async def main():
+        nonlocal task
+        task = create_task(host())
+        await checkpoint()
+        task.interrupt(cause)
+        return await task
+
+    task, cause = None, Cause()
+    assert run(main()) == [cause, "again"]
+
+
+def test_it_waits_for_start():
+    async def starts(*, started):
+        await sleep(2)
+        started()
+
+    async def host():
+        async with TaskGroup() as group:
+            await group.start(starts)
+            try:
+                await sleep(1)
+            except Interrupt as interrupt:
+                return now(), interrupt.cause
+
+    async def main():
         task = create_task(host())
         await sleep(1)
         task.interrupt("patience")
-        await task
+        return await task
 
-    run(main())
-    assert log == [5.0, (5.0, "patience")]
+    assert run(main()) == (2.0, "patience")
 
 
 def test_a_cancellation_comes_first_and_the_interrupt_after_it():
@@ -374,8 +505,8 @@ def test_random_interrupts_arrive_once_each_and_in_order(seed):
                 else:
                     async with TaskGroup() as group:
                         group.create_task(sleep(rng.random()))
-            except Interrupt as interrupt:
-                got.append(interrupt.cause)
+            except* Interrupt as group:  # also one that comes alone
+                got.extend(interrupt.cause for interrupt in group.exceptions)
 
     async def main():
         event = Event()

@@ -414,7 +414,13 @@ def test_a_loop_dropped_while_one_is_to_get_an_interrupt_is_freed():
         await resource.request(priority=1)
         create_task(urgent(resource))
         async with TaskGroup() as group:  # the Interrupt has to wait for its end
-            group.create_task(sleep_forever())
+            group.create_task(shielded())
+            await checkpoint()
+            group.cancel_scope.cancel()
+
+    async def shielded():
+        with CancelScope(shield=True):
+            await sleep_forever()
 
     async def urgent(resource):
         slot = await resource.request(priority=0, preempt=True)
@@ -425,6 +431,7 @@ def test_a_loop_dropped_while_one_is_to_get_an_interrupt_is_freed():
     for _ in range(3):
         loop.step()
     assert resource.in_use == 0
+    assert loop.tasks()[0].waiting_since is not None  # at the end of the group
     gone = weakref.ref(loop)
     del loop
     gc.collect()
