@@ -111,3 +111,30 @@ async def interrupt() -> list[object]:
 @scenario
 def interrupts() -> None:
     assert sleeploop.run(interrupt(), speed=math.inf) == [0, 1, 2]
+
+
+async def leaving(got: list[object]) -> None:
+    try:
+        async with sleeploop.TaskGroup() as group:
+            group.create_task(sleeploop.sleep_forever())
+    except* sleeploop.Interrupt as group:
+        got += [error.cause for error in group.exceptions if isinstance(error, sleeploop.Interrupt)]
+    try:
+        await sleeploop.sleep(1)
+    except sleeploop.Interrupt as interrupt:
+        got.append(interrupt.cause)
+
+
+async def interrupt_the_end() -> list[object]:
+    got: list[object] = []
+    task = sleeploop.create_task(leaving(got))
+    await sleeploop.sleep(1)
+    task.interrupt("first")
+    task.interrupt("second")
+    await task
+    return got
+
+
+@scenario
+def interrupts_at_the_end_of_a_group() -> None:
+    assert sleeploop.run(interrupt_the_end(), speed=math.inf) == ["first", "second"]
