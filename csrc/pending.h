@@ -46,10 +46,10 @@ static PyObject *
 interrupts_take(LoopObject *loop, TaskObject *task)
 {
     PyObject *number = PyLong_FromUnsignedLong(task->number);
-    PyObject *list = number != NULL && loop->interrupts != NULL
-                         ? PyDict_GetItemWithError(loop->interrupts, number)
-                         : NULL;
-    PyObject *exc = NULL;
+    PyObject *list = NULL, *exc = NULL;
+    if (number != NULL && loop->interrupts != NULL) {
+        list = Py_XNewRef(PyDict_GetItemWithError(loop->interrupts, number));
+    }
     if (list != NULL && PyList_CheckExact(list) && PyList_GET_SIZE(list) > 0
         && PyExceptionInstance_Check(PyList_GET_ITEM(list, 0))) {
         exc = Py_NewRef(PyList_GET_ITEM(list, 0));
@@ -70,6 +70,7 @@ interrupts_take(LoopObject *loop, TaskObject *task)
         task->flags &= (uint16_t)~TASK_INTERRUPTED;
         PyErr_SetString(PyExc_SystemError, "the task's interrupts are gone");
     }
+    Py_XDECREF(list);
     Py_XDECREF(number);
     return exc;
 }

@@ -75,6 +75,21 @@ stop_iteration_reused_steal(ModuleState *state, PyObject *value)
     return NULL;
 }
 
+/* An error that would be taken for the end of an await (StopIteration) or of an `async for`
+ * (StopAsyncIteration) becomes a RuntimeError, as it does in coroutines; others stay. */
+COLD static void
+trap_error_is_no_end(const char *function, PyObject *end)
+{
+    if (PyErr_ExceptionMatches(end)) {
+        PyObject *exc = PyErr_GetRaisedException();
+        PyErr_Format(PyExc_RuntimeError, "%s raised %s", function, Py_TYPE(exc)->tp_name);
+        PyObject *error = PyErr_GetRaisedException();
+        PyException_SetCause(error, Py_NewRef(exc));
+        PyException_SetContext(error, exc);
+        PyErr_SetRaisedException(error);
+    }
+}
+
 typedef PySendResult (*trap_advance_fn)(PyObject *self, PyObject *value, PyObject **result);
 
 /* What tp_iternext returns. A bare NULL is the short form of "ended with None". */

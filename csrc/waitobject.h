@@ -177,11 +177,10 @@ wait_begin(ModuleState *state, WaitObject *self, PyObject **result)
     return wait_yield(self, task->loop, result);
 }
 
-static PySendResult
-wait_advance(PyObject *op, PyObject *Py_UNUSED(sent), PyObject **result)
+static inline PySendResult
+wait_go_on(WaitObject *self, PyObject **result)
 {
-    WaitObject *self = (WaitObject *)op;
-    ModuleState *state = state_of_type(Py_TYPE(op));
+    ModuleState *state = state_of_type(Py_TYPE(self));
     *result = NULL;
     if (self->state == TRAP_NEW) {
         return wait_begin(state, self, result);
@@ -206,6 +205,16 @@ wait_advance(PyObject *op, PyObject *Py_UNUSED(sent), PyObject **result)
         }
     }
     return wait_finish(self, result);
+}
+
+static PySendResult
+wait_advance(PyObject *op, PyObject *Py_UNUSED(sent), PyObject **result)
+{
+    PySendResult how = wait_go_on((WaitObject *)op, result);
+    if (how == PYGEN_ERROR) {
+        trap_error_is_no_end(((WaitObject *)op)->kind->function, PyExc_StopIteration);
+    }
+    return how;
 }
 
 static PyObject *

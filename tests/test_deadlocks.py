@@ -279,6 +279,34 @@ def test_a_token_that_a_task_has_itself():
     )
 
 
+def test_what_a_task_of_another_loop_has_may_come_back():
+    """Its number is that of a task here, and whoever borrowed the token for it may release it."""
+
+    async def makes_tasks():
+        return [create_task(checkpoint()) for _ in range(3)]
+
+    async def use():
+        async with limiter:
+            pass
+
+    async def main():
+        await limiter.acquire_on_behalf_of(foreign)
+        async with TaskGroup() as group:
+            user = group.create_task(use())
+            group.create_task(asks(user))  # of the same number
+            await checkpoint()
+            found = find_deadlocks()
+            limiter.release_on_behalf_of(foreign)
+        return found
+
+    async def asks(task):
+        await task
+
+    foreign = virtual(makes_tasks())[1]
+    limiter = CapacityLimiter(1)
+    assert virtual(main()) == []
+
+
 def test_who_has_the_lock_is_gone():
     lock = Lock(name="x")
 

@@ -22,6 +22,7 @@ from sleeploop import (
     current_loop,
     current_task,
     every,
+    gather,
     sleep,
     sleep_forever,
     timeout,
@@ -540,4 +541,34 @@ def test_interrupts_that_somebody_found_by_the_collector_and_changed(tamper):
         with pytest.raises(SystemError, match="the task's interrupts are gone"):
             await task
 
+    run(main())
+
+
+def test_a_hash_among_them_that_empties_them():
+    class Evil:
+        left = 2  # it is found, and it is deleted
+
+        def __init__(self, number):
+            self.number = number
+
+        def __hash__(self):
+            return self.number
+
+        def __eq__(self, other):
+            self.left -= 1
+            if self.left == 0:
+                pending.clear()
+            return False
+
+    async def main():
+        nonlocal pending
+        other, task = create_task(sleep(1)), create_task(sleep(1))
+        other.interrupt()  # it has not started: it has to wait
+        pending = next(d for d in gc.get_referents(current_loop()) if type(d) is dict and d)
+        pending[Evil(next(iter(pending)) + 1)] = None
+        task.interrupt("in time")
+        results = await gather(other, task, return_exceptions=True)
+        assert all(isinstance(result, (Interrupt, SystemError)) for result in results)
+
+    pending = {}
     run(main())

@@ -1119,3 +1119,18 @@ def test_a_limiter_does_not_keep_the_loop_of_those_who_only_wait():
     gc.collect()
     assert gone() is None
     assert "waiting" not in repr(limiter)
+
+
+def test_a_chain_of_limiters_that_lend_to_each_other_is_freed_without_recursion():
+    async def main():
+        first = limiter = CapacityLimiter(1)
+        for _ in range(100_000):
+            following = CapacityLimiter(1)
+            limiter.acquire_on_behalf_of_nowait(following)
+            limiter = following
+        return first, weakref.ref(limiter)
+
+    first, last = virtual(main())
+    assert last() is not None
+    del first
+    assert last() is None

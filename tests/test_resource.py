@@ -943,3 +943,19 @@ def test_event_and_resource_mixed_do_not_disturb_each_other():
         idle.cancel()
 
     virtual(main())
+
+
+def test_statistics_of_more_waiting_than_64_bits_hold():
+    async def use(days):
+        async with resource.request():
+            await sleep(days * 86_400)
+
+    async def main():
+        async with TaskGroup() as group:
+            group.create_task(use(365))
+            for _ in range(999):
+                group.create_task(use(0))
+
+    resource = Resource(stats=True)
+    virtual(main())
+    assert resource.stats().waits.mean == pytest.approx(365 * 86_400 * 999 / 1000)

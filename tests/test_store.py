@@ -505,7 +505,7 @@ def test_an_error_that_would_be_taken_for_an_end(waits, kind):
     caught = virtual(main())
     if isinstance(error, StopIteration):
         assert isinstance(caught, RuntimeError)
-        assert str(caught) == "a filter raised StopIteration"
+        assert str(caught) == "Store.get() raised StopIteration"
         assert caught.__cause__ is error
     else:
         assert caught is error

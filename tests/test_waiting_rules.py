@@ -1133,3 +1133,106 @@ def test_ended_by_a_cancellation_in_every_place():
         await used(lock)
 
     virtual(main())
+
+
+# ---- errors that look like the end of an await ---------------------------------------------------
+
+
+class Stops:
+    """Raises it when it is compared, or called."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def stop(self, *args):
+        raise self.error
+
+    __lt__ = __eq__ = __call__ = stop
+
+    def __hash__(self):
+        return 1
+
+
+async def wait_for_it(stops):
+    condition = sleeploop.Condition()
+    async with condition:
+        await condition.wait_for(stops)
+
+
+async def wait_for_it_later(stops):
+    condition, answers = sleeploop.Condition(), [False]
+
+    async def notify():
+        async with condition:
+            condition.notify()
+
+    create_task(notify())
+    async with condition:
+        await condition.wait_for(lambda: answers.pop() if answers else stops())
+
+
+async def put(stops):
+    queue = sleeploop.PriorityQueue()
+    await queue.put(stops)
+    await queue.put(stops)
+
+
+async def put_later(stops):
+    queue = sleeploop.PriorityQueue(2)
+    await queue.put(1)
+    await queue.put(stops)
+    task = create_task(queue.put(stops))
+    await checkpoint()
+    queue.get_nowait()
+    await task
+
+
+async def get(stops, iterate=False):
+    class Item:
+        is_bad = False
+
+        def __lt__(self, other):
+            return stops() if Item.is_bad else False
+
+    queue = sleeploop.PriorityQueue()
+    for _ in range(4):
+        queue.put_nowait(Item())
+    Item.is_bad = True
+    try:
+        if iterate:
+            async for _ in queue:
+                raise AssertionError
+        else:
+            await queue.get()
+    finally:
+        assert queue.qsize() == 4
+
+
+async def acquire_for(stops):
+    limiter = sleeploop.CapacityLimiter(2)
+    await limiter.acquire_on_behalf_of(Stops(stops.error))
+    await limiter.acquire_on_behalf_of(stops)
+
+
+async def get_from_store(stops):
+    store = sleeploop.Store()
+    store.put_nowait(1)
+    await store.get(stops)
+
+
+WAYS = [wait_for_it, wait_for_it_later, put, put_later, get, acquire_for, get_from_store]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_a_stop_iteration_of_somebody_s_is_no_result(way):
+    error = StopIteration("junk")
+    with pytest.raises(RuntimeError, match=r"\w+\.\w+\(\) raised StopIteration") as caught:
+        virtual(way(Stops(error)))
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [StopIteration("junk"), StopAsyncIteration("junk")])
+def test_it_is_not_the_end_of_async_for_either(error):
+    with pytest.raises(RuntimeError, match=r"async for .* raised Stop") as caught:
+        virtual(get(Stops(error), iterate=True))
+    assert caught.value.__cause__ is error

@@ -7,7 +7,6 @@
 #include "roster.h"
 #include "sync.h"
 
-
 /* While somebody waits, at least `total` tokens are borrowed: one that is left over goes to the
  * first of them. `held` is how many are borrowed. The value of each Wait is its Token; without
  * one yet it is for the task that will await it.
@@ -71,10 +70,13 @@ static void
 limiter_tp_dealloc(PyObject *op)
 {
     PyObject_GC_UnTrack(op);
+    /* Who has a token may be another limiter, 100,000 in a row. */
+    Py_TRASHCAN_BEGIN(op, limiter_tp_dealloc)
     sync_dies(op);
     (void)limiter_tp_clear(op);
     roster_free(&((LimiterObject *)op)->roster);
     sync_free(op);
+    Py_TRASHCAN_END
 }
 
 /* ---- described ------------------------------------------------------------------------------- */
@@ -315,7 +317,8 @@ limiter_blocker(const WaitObject *wait)
                : 0;
 }
 
-/* New list of the numbers of the tasks that have tokens; None if somebody else has one. */
+/* New list of the numbers of the tasks that have tokens; None if somebody else has one, as a task
+ * of another loop, whose token anybody may give back. */
 static PyObject *
 limiter_blockers(PyObject *op)
 {
@@ -325,7 +328,9 @@ limiter_blockers(PyObject *op)
     struct link *holders = &limiter->roster.holders;
     for (struct link *l = holders->next; numbers != NULL && l != holders; l = l->next) {
         PyObject *borrower = TOKEN_OF_LINK(l)->borrower;
-        if (Py_TYPE(borrower) != state->TaskType) {
+        LoopObject *loop = Py_TYPE(borrower) == state->TaskType ? ((TaskObject *)borrower)->loop
+                                                                : NULL;
+        if (loop == NULL || loop->number != limiter->loop_number) {
             Py_DECREF(numbers);
             Py_RETURN_NONE;
         }

@@ -18,7 +18,8 @@ struct level_meter {
 /* How long those waited who have got something. */
 struct wait_meter {
     uint64_t count, waited;  /* all of them; those who did not get it at once */
-    int64_t total, max;      /* nanoseconds */
+    double total;            /* nanoseconds: of many who wait long, more than 64 bits hold */
+    int64_t max;
 };
 
 static inline void
@@ -47,7 +48,7 @@ wait_meter_add(struct wait_meter *meter, int64_t waited, int had_to_wait)
     waited = waited > 0 ? waited : 0;
     meter->count++;
     meter->waited += (uint64_t)had_to_wait;
-    meter->total += waited;
+    meter->total += (double)waited;
     if (waited > meter->max) {
         meter->max = waited;
     }
@@ -189,7 +190,7 @@ level_stats_new(ModuleState *state, struct level_meter *meter, int64_t now)
 static PyObject *
 wait_stats_new(ModuleState *state, const struct wait_meter *meter)
 {
-    double mean = meter->count > 0 ? (double)meter->total / 1e9 / (double)meter->count : 0;
+    double mean = meter->count > 0 ? meter->total / 1e9 / (double)meter->count : 0;
     PyObject *values[] = {
         PyLong_FromUnsignedLongLong(meter->count),
         PyLong_FromUnsignedLongLong(meter->waited),

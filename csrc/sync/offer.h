@@ -39,18 +39,6 @@ typedef struct {
 
 /* ---- filters --------------------------------------------------------------------------------- */
 
-/* The StopIteration that is set would be taken for the end of the await that it is raised at. */
-COLD static void
-store_wrap_stop_iteration(void)
-{
-    PyObject *cause = PyErr_GetRaisedException();
-    PyErr_SetString(PyExc_RuntimeError, "a filter raised StopIteration");
-    PyObject *error = PyErr_GetRaisedException();
-    PyException_SetCause(error, Py_NewRef(cause));
-    PyException_SetContext(error, cause);
-    PyErr_SetRaisedException(error);
-}
-
 /* Whether a filter, which is borrowed, lets the item at the cursor through: 1 or 0, or -1 with an
  * exception. Beware: runs arbitrary Python, while the store is busy. */
 static int
@@ -67,9 +55,6 @@ store_ask(StoreObject *self, PyObject *filter)
     Py_XDECREF(answer);
     Py_DECREF(filter);
     Py_DECREF(item);
-    if (yes < 0 && PyErr_ExceptionMatches(PyExc_StopIteration)) {
-        store_wrap_stop_iteration();
-    }
     return yes;
 }
 

@@ -395,7 +395,11 @@ queue_next_take(WaitObject *wait, LoopObject *loop, TaskObject *task)
         PyErr_SetNone(PyExc_StopAsyncIteration);
         return -1;
     }
-    return queue_get_take(wait, loop, task);
+    int taken = queue_get_take(wait, loop, task);
+    if (taken < 0) {
+        trap_error_is_no_end(wait->kind->function, PyExc_StopAsyncIteration);  /* of an item's */
+    }
+    return taken;
 }
 
 static PyObject *
