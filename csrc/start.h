@@ -151,6 +151,7 @@ start_begin(ModuleState *state, StartObject *self, PyObject **result)
     if (!(starter->flags & TASK_CANCELLING)) {
         PyObject *coro = start_call(state, self);
         if (coro == NULL) {
+            trap_error_is_no_end("start()", PyExc_StopIteration);  /* of the function's */
             return PYGEN_ERROR;
         }
         if (loop->current != starter || group_need_open(state, self->group, "start()") == NULL) {

@@ -199,8 +199,18 @@ async def _run(given: list[_One], is_race: bool) -> dict[Any, Any]:
                 if is_race:
                     _race(group)
                 for one in given:
-                    coro = one_of_several(one, ended, is_race, group.cancel_scope)
-                    task, is_over = _start(group, _named(coro, function[:-2], one.aw), one.aw)
+                    if is_over := _has_ended(one.aw):
+                        task = one.take()
+                        one.is_cancelled = task.cancelled()
+                        if one.is_cancelled:
+                            group.cancel_scope.cancel("another one was cancelled")
+                            tasks.append(task)
+                            break
+                        one.value, one.has_value = task.result(), True
+                        ended.append(one)
+                    else:
+                        coro = one_of_several(one, ended, is_race, group.cancel_scope)
+                        task, is_over = _start(group, _named(coro, function[:-2], one.aw), one.aw)
                     tasks.append(task)
                     if is_over and is_race:
                         group.cancel_scope.cancel("another one came first")
@@ -257,6 +267,11 @@ async def one_of_several(one: _One, ended: list[_One], is_race: bool, scope: Can
             one.is_cancelled = True
             scope.cancel("another one was cancelled")
         raise
+
+
+def _has_ended(aw: Any) -> bool:
+    """Whether aw is a task whose outcome can be had at once; in a cancelled scope nothing can."""
+    return isinstance(aw, Task) and aw.done() and current_effective_deadline() != -math.inf
 
 
 def _raise_cancelled(given: list[_One], tasks: list[Task[Any]]) -> None:

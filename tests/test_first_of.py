@@ -38,7 +38,7 @@ from sleeploop import (
     sleep_forever,
     timeout,
 )
-from tests.helpers import OnDel, cleanup, fail, fail_at_the_end, give, now, virtual
+from tests.helpers import OnDel, cleanup, ended, fail, fail_at_the_end, give, now, virtual
 
 BOTH = pytest.mark.parametrize("function", [first_of, all_of])
 
@@ -1112,6 +1112,58 @@ def test_a_hundred_thousand_at_once():
         event.set()
 
     assert virtual(main()) is False
+
+
+# ---- tasks that have ended -----------------------------------------------------------------------
+
+
+def test_a_task_that_has_ended_wins_at_once():
+    async def main():
+        task = create_task(give("long ago"))
+        await task
+        queue = Queue()
+        queue.put_nowait("item")
+        first = cleanup(log, "begun before", 1)
+        assert await first_of(first, task, queue.get()) == {task: "long ago"}
+        assert queue.qsize() == 1
+        assert await first_of(get := queue.get(), task) == {get: "item"}
+        queue.put_nowait("next")
+        assert await all_of(task, get := queue.get()) == {task: "long ago", get: "next"}
+        with CancelScope() as scope:
+            scope.cancel()
+            await first_of(task)
+        assert scope.cancelled_caught
+        return now()
+
+    log = []
+    assert virtual(main()) == 0.0
+    assert log == []  # it had not run
+
+
+@BOTH
+def test_a_task_that_has_failed_or_was_cancelled_counts_first(function):
+    async def fail():
+        raise Error
+
+    async def main():
+        failed, well, victim = create_task(fail()), create_task(give(1)), create_task(sleep(9))
+        with pytest.raises(Error):
+            await failed
+        victim.cancel()
+        await ended(victim)
+        lock, queue = Lock(), Queue()
+        queue.put_nowait("item")
+        with pytest.raises(Error):
+            await function(failed, well, queue.get())
+        with pytest.raises(CancelledError, match="task 'Task-4' was cancelled"):
+            await function(victim, well, queue.get())
+        if function is all_of:
+            with pytest.raises(Error):
+                await all_of(lock.acquire(), queue.get(), failed)
+        assert not lock.locked()
+        assert queue.get_nowait() == "item"
+
+    virtual(main())
 
 
 # ---- interrupted ---------------------------------------------------------------------------------

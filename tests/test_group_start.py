@@ -600,3 +600,15 @@ def test_what_a_task_starts_is_cancelled_with_it():
         await group.start(outer, group)
 
     assert virtual(main()) == 1.0
+
+
+def test_a_stop_iteration_of_the_function_is_no_value():
+    def function(*, started):
+        raise StopIteration(5)
+
+    async def main():
+        async with TaskGroup() as group:
+            with pytest.raises(RuntimeError, match=r"start\(\) raised StopIteration"):
+                await group.start(function)
+
+    virtual(main())

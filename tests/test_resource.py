@@ -959,3 +959,33 @@ def test_statistics_of_more_waiting_than_64_bits_hold():
     resource = Resource(stats=True)
     virtual(main())
     assert resource.stats().waits.mean == pytest.approx(365 * 86_400 * 999 / 1000)
+
+
+def test_the_queue_is_told_though_a_collection_changes_it_meanwhile():
+    """Which making the tuple may start, on Python 3.11."""
+
+    async def use(resource):
+        async with resource.request():
+            await sleep(1)
+
+    async def main():
+        resource = Resource()
+        tasks = [create_task(use(resource)) for _ in range(30)]
+        await checkpoint()
+
+        def change(phase, info):
+            if phase == "stop" and tasks:
+                tasks.pop().cancel()
+
+        gc.callbacks.append(change)
+        threshold = gc.get_threshold()
+        gc.set_threshold(1)
+        try:
+            while len(tasks) > 2:
+                assert len(resource.queue) <= 29
+                gc.collect()
+        finally:
+            gc.callbacks.remove(change)
+            gc.set_threshold(*threshold)
+
+    virtual(main())

@@ -189,11 +189,13 @@ static PyObject *
 resource_get_queue(PyObject *op, void *Py_UNUSED(closure))
 {
     ResourceObject *resource = (ResourceObject *)op;
-    PyObject *tuple = PyTuple_New((Py_ssize_t)resource->parked);
+    PyObject *tuple = NULL;
+    do {  /* that may collect, and so change the queue (3.11) */
+        Py_XSETREF(tuple, PyTuple_New((Py_ssize_t)resource->parked));
+    } while (tuple != NULL && (size_t)PyTuple_GET_SIZE(tuple) != resource->parked);
     size_t len = resource->queue.len;  /* from here on nothing of Python's is allocated */
     struct timeq_entry *entries = PyMem_Malloc((len > 0 ? len : 1) * sizeof *entries);
-    if (tuple == NULL || entries == NULL
-        || (size_t)PyTuple_GET_SIZE(tuple) != resource->parked) {
+    if (tuple == NULL || entries == NULL) {
         Py_XDECREF(tuple);
         PyMem_Free(entries);
         return tuple == NULL ? NULL : PyErr_NoMemory();
