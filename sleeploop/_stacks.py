@@ -25,7 +25,12 @@ def _get(obj: Any, name: str) -> Any:
 
 
 def _next(link: Any) -> Any:
-    """What a suspended coroutine, generator or async generator awaits, or None."""
+    """What a suspended coroutine, generator or async generator awaits, or None.
+
+    One that runs awaits nothing; and before CPython 3.13 its attribute may be any memory whatever.
+    """
+    if _get(link, "cr_running") is True or _get(link, "gi_running") is True:
+        return None
     if type(link).__name__ in _OPAQUE:
         for inner in gc.get_referents(link):
             if hasattr(inner, "cr_frame") or isinstance(inner, AsyncGeneratorType):

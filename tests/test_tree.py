@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+import sys
 import threading
 import types
 from datetime import datetime, timedelta
@@ -27,7 +28,7 @@ from sleeploop import (
     timeout,
 )
 from tests import helpers
-from tests.helpers import give, virtual, yielding
+from tests.helpers import give, outcome, virtual, yielding
 
 
 def shown(text: str) -> list[str]:
@@ -451,3 +452,35 @@ def test_times_are_as_people_read_them():
     first, second = virtual(main()).splitlines()[1:]
     assert "sleeping until 3600.0 s, since 0.0 s" in first
     assert "sleeping until cancelled, since 0.333 s" in second
+
+
+def test_from_a_trace_function_as_something_is_thrown_into_a_coroutine():
+    """What a running coroutine awaits is any memory whatever on CPython 3.12.1."""
+
+    @types.coroutine
+    def pause():
+        for _ in range(3):
+            yield None
+
+    async def waits():
+        await pause()
+
+    async def main():
+        task = create_task(waits())
+        await checkpoint()
+        task.interrupt()
+        sys.settrace(trace)
+        try:
+            await sleep(1)
+        finally:
+            sys.settrace(before)
+        return await outcome(task)
+
+    def trace(frame, event, arg):
+        if event == "exception":
+            texts.append(format_tasks())
+        return trace
+
+    before, texts = sys.gettrace(), []
+    assert isinstance(run(main(), speed=math.inf), sleeploop.Interrupt)
+    assert any("waits: running" in text for text in texts)
