@@ -21,7 +21,8 @@ def _line(task: Any, deadline: float) -> str:
     """One task: `Task 'name' function: what it does, since when, until when, where`."""
     parts = [repr(task)[1:-1]]
     if task.waiting_since is not None:
-        parts.append(f"since {seconds(task.waiting_since)}")
+        word = "waiting since" if " since " in parts[0] else "since"  # else whose that one is?
+        parts.append(f"{word} {seconds(task.waiting_since)}")
     if -math.inf < deadline < math.inf:
         parts.append(f"deadline {seconds(deadline)}")
     line = innermost(task.coro)

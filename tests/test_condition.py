@@ -518,7 +518,7 @@ def test_what_a_waiting_task_tells():
             assert (task.waiting_on, task.waiting_since) == (condition.lock, 0.0)
             assert (
                 "Task 'waiter' wait: waiting for Lock 'ready' held by task 'Task-1' since 1.0 s, "
-                "since 0.0 s" in format_tasks()
+                "waiting since 0.0 s" in format_tasks()
             )
 
     virtual(main())

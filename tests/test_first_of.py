@@ -1026,7 +1026,7 @@ def test_reports():
         "  Task 'Task-3' test_reports.<locals>.look: running",
         (
             "  Task 'Task-4' Lock.acquire: waiting for Lock 'x' held by task 'has x' since 0.0 s, "
-            "since 0.0 s"
+            "waiting since 0.0 s"
         ),
         "  Task 'Task-5' Event.wait: waiting for Event 'bell', since 0.0 s",
         "  Task 'Task-6' give: sleeping until 2.0 s, since 0.0 s",

@@ -484,3 +484,23 @@ def test_from_a_trace_function_as_something_is_thrown_into_a_coroutine():
     before, texts = sys.gettrace(), []
     assert isinstance(run(main(), speed=math.inf), sleeploop.Interrupt)
     assert any("waits: running" in text for text in texts)
+
+
+def test_since_when_it_waits_and_since_when_another_has_it_are_told_apart():
+    async def use(lock):
+        async with lock:
+            await sleep(5)
+
+    async def main():
+        lock = sleeploop.Lock(name="db")
+        async with TaskGroup() as group:
+            group.create_task(use(lock), name="first")
+            await sleep(1)
+            group.create_task(use(lock), name="second")
+            await sleep(1)
+            return format_tasks().splitlines()[2]
+
+    line = virtual(main())
+    held = "waiting for Lock 'db' held by task 'first' since 0.0 s"
+    assert line.startswith("  Task 'second' ")
+    assert f": {held}, waiting since 1.0 s, at " in line
