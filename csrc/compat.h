@@ -23,6 +23,25 @@
 #error "sleeploop needs CPython 3.11 or newer"
 #endif
 
+/* What PyThreadState_GetID() tells, without a call. */
+static inline uint64_t
+compat_tstate_id(const PyThreadState *tstate)
+{
+    return tstate->id;
+}
+
+/* The first reference to an object that is a part of another one, with no memory of its own: for
+ * _Py_NewReference() it would have to be a new block, of which tracemalloc may know. */
+static inline void
+compat_first_reference(PyObject *op)
+{
+#if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
+    _Py_NewReference(op);  /* counts */
+#else
+    Py_SET_REFCNT(op, 1);
+#endif
+}
+
 #if PY_VERSION_HEX < 0x030C0000
 /* Returns a new reference to the raised exception, normalised and with its
  * traceback attached, and clears the error indicator; NULL if there is none. */

@@ -462,6 +462,8 @@ struct LoopObject {
     int64_t lag;            /* how late the oldest of the timers was that fired in this pass */
     _Atomic int64_t step_began;  /* monotonic, in a debug run: of the step under way; 0: none */
     uint64_t steps, wakeups;
+    uint64_t looked;        /* the step in which a Lock last looked at the time, and that time: */
+    int64_t looked_at;
 
     /* Time. */
     int64_t wall_origin;    /* loop time 0, in microseconds since 1970 UTC */

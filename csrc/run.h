@@ -107,7 +107,7 @@ static void
 loop_claim(LoopObject *loop)
 {
     loop->tstate = PyThreadState_Get();
-    loop->tstate_id = PyThreadState_GetID(loop->tstate);
+    loop->tstate_id = compat_tstate_id(loop->tstate);
     if (loop->state->begun != loop) {
         begun_list_remove(loop);
         loop->next_begun = loop->state->begun;

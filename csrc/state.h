@@ -55,7 +55,7 @@ is_wait(const ModuleState *state, PyObject *op)
 static inline int
 loop_is_of_thread(const LoopObject *loop, PyThreadState *tstate)
 {
-    return loop->tstate == tstate && loop->tstate_id == PyThreadState_GetID(tstate);
+    return loop->tstate == tstate && loop->tstate_id == compat_tstate_id(tstate);
 }
 
 /* The loop whose step or callback this thread is in, borrowed; NULL without an

@@ -6,6 +6,7 @@ import gc
 import inspect
 import math
 import random
+import re
 import signal
 import sys
 
@@ -740,3 +741,30 @@ def test_the_same_program_on_asyncio():
     assert ours == [*((name, turn, True) for turn in range(3) for name in "abc"), False]
     assert sorted(theirs[:-1]) == sorted(ours[:-1])
     assert theirs[-1] is False
+
+
+# ---- since when ----------------------------------------------------------------------------------
+
+
+def test_since_when_it_is_had_by_whoever_comes_next():
+    async def use(seconds):
+        async with lock:
+            times.append(repr(lock))
+            await sleep(seconds)
+
+    async def main():
+        async with TaskGroup() as group:
+            group.create_task(use(2), name="a")
+            group.create_task(use(3), name="b")
+            await sleep(6)
+            await lock.acquire()
+            times.append(repr(lock))
+            await sleep(1)
+            lock.release()
+            await lock.acquire()
+            times.append(repr(lock))
+        lock.release()
+
+    lock, times = Lock(), []
+    virtual(main())
+    assert [re.search(r"since (\S+) s", text)[1] for text in times] == ["0.0", "2.0", "6.0", "7.0"]

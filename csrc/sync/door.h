@@ -36,7 +36,7 @@ door_ref(DoorObject *door)
         return Py_NewRef(door);
     }
     Py_INCREF(door->of);
-    _Py_NewReference((PyObject *)door);
+    compat_first_reference((PyObject *)door);
     return (PyObject *)door;
 }
 
