@@ -128,6 +128,7 @@ park_wait(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
         taken = -1;
     }
     if (taken < 0) {
+        trap_error_is_no_end(wait->kind->function, PyExc_StopIteration);
         loop_throw_next(loop, task, PyErr_GetRaisedException());
         Py_DECREF(trap_steal);
         return;

@@ -21,9 +21,9 @@ interrupts_add(LoopObject *loop, TaskObject *task, PyObject *exc_steal)
             Py_XDECREF(dict);
         }
     }
-    if (number != NULL && loop->interrupts != NULL) {
+    if (number != NULL && loop->interrupts != NULL && !PyErr_Occurred()) {
         list = Py_XNewRef(PyDict_GetItemWithError(loop->interrupts, number));
-        if (list == NULL) {
+        if (list == NULL && !PyErr_Occurred()) {
             list = PyList_New(0);
             if (list != NULL && PyDict_SetItem(loop->interrupts, number, list) < 0) {
                 Py_CLEAR(list);

@@ -5,6 +5,7 @@ import math
 import random
 import threading
 import weakref
+from datetime import timedelta
 
 import pytest
 
@@ -571,4 +572,35 @@ def test_a_hash_among_them_that_empties_them():
         assert all(isinstance(result, (Interrupt, SystemError)) for result in results)
 
     pending = {}
+    run(main())
+
+
+def test_a_hash_among_them_that_raises():
+    class Evil:
+        is_bad = False
+
+        def __init__(self, number):
+            self.number = number
+
+        def __hash__(self):
+            return self.number
+
+        def __eq__(self, other):
+            if self.is_bad:
+                raise ArithmeticError
+            return False
+
+    async def main():
+        other, task = create_task(sleep(1)), create_task(sleep(1))
+        other.interrupt()
+        pending = next(d for d in gc.get_referents(current_loop()) if type(d) is dict and d)
+        pending[evil := Evil(next(iter(pending)) + 1)] = None
+        evil.is_bad = True
+        with pytest.raises(ArithmeticError):
+            task.interrupt()
+        evil.is_bad = False
+        results = await gather(other, task, return_exceptions=True)
+        assert isinstance(results[0], Interrupt)
+        assert results[1] == timedelta(seconds=1)
+
     run(main())

@@ -1,19 +1,25 @@
 """PriorityQueue and LifoQueue: what comes first, and comparisons of every kind."""
 
+import contextlib
 import functools
 import gc
 import itertools
 import random
+import sys
+import warnings
 
 import pytest
 
 from sleeploop import (
+    Event,
     LifoQueue,
     PriorityQueue,
     Queue,
     TaskGroup,
+    all_of,
     checkpoint,
     create_task,
+    sleep,
     sleep_forever,
 )
 from tests.helpers import ended, outcome, virtual
@@ -470,3 +476,72 @@ def test_what_comes_back_and_cannot_be_compared_is_not_lost():
         return gc.get_referents(queue)
 
     assert virtual(main()) == [PriorityQueue]
+
+
+def test_an_error_of_a_comparison_that_cancels_whose_item_it_is_is_told(monkeypatch):
+    class Item:
+        act = None
+
+        def __lt__(self, other):
+            if Item.act is not None:
+                act, Item.act = Item.act, None
+                act()
+                raise ArithmeticError
+            return False
+
+    async def main():
+        queue = PriorityQueue(2)
+        queue.put_nowait(Item())
+        queue.put_nowait(Item())
+        task = create_task(queue.put(Item()))
+        await checkpoint()
+        Item.act = task.cancel
+        queue.get_nowait()
+        await ended(task)
+        assert task.cancelled()
+        assert queue.qsize() == 1
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda info: told.append(info.exc_type))
+    virtual(main())
+    assert told == [ArithmeticError]
+
+
+def test_what_is_given_back_in_a_comparison_finds_room():
+    """However full the queue is by then, and without a comparison of its own."""
+
+    class Item:
+        act = None
+
+        def __init__(self, n):
+            self.n = n
+
+        def __lt__(self, other):
+            if Item.act is not None:
+                act, Item.act = Item.act, None
+                act()
+            return self.n < other.n
+
+    async def main():
+        queue = PriorityQueue()
+        for n in range(6):
+            queue.put_nowait(Item(n))
+        coro = all_of(*[queue.get() for _ in range(6)], Event().wait())
+        coro.send(None)  # driven by hand
+        await sleep(1)
+        assert queue.qsize() == 0
+        for n in range(14):
+            queue.put_nowait(Item(100 + n))
+
+        def close():
+            with contextlib.suppress(RuntimeError):
+                coro.close()
+
+        Item.act = close
+        got = [queue.get_nowait().n for _ in range(queue.qsize())]
+        return got + [queue.get_nowait().n for _ in range(queue.qsize())]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        got = virtual(main())
+    assert sorted(got) == [*range(6), *range(100, 114)]

@@ -1214,13 +1214,42 @@ async def acquire_for(stops):
     await limiter.acquire_on_behalf_of(stops)
 
 
+async def acquire_for_later(stops):
+    """It is looked for once as the await begins, and once as the task is parked."""
+
+    class Later:
+        asked = 0
+
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            self.asked += 1
+            return stops() if self.asked == 2 else False
+
+    limiter = sleeploop.CapacityLimiter(1)
+    await limiter.acquire_on_behalf_of(Stops(stops.error))
+    limiter.release_on_behalf_of(limiter.borrowers[0])
+    await limiter.acquire_on_behalf_of(Later())
+    await limiter.acquire_on_behalf_of(Later())
+
+
 async def get_from_store(stops):
     store = sleeploop.Store()
     store.put_nowait(1)
     await store.get(stops)
 
 
-WAYS = [wait_for_it, wait_for_it_later, put, put_later, get, acquire_for, get_from_store]
+WAYS = [
+    wait_for_it,
+    wait_for_it_later,
+    put,
+    put_later,
+    get,
+    acquire_for,
+    acquire_for_later,
+    get_from_store,
+]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)

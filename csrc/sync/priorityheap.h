@@ -30,10 +30,11 @@ priority_heap_len(const struct priority_heap *heap)
     return heap->len + heap->loose;
 }
 
+/* Also in the middle of a comparison, as what is put back may need it: entries are found by their
+ * index each time, and compared as copies. */
 COLD static int
 priority_heap_grow(struct priority_heap *heap, size_t more)
 {
-    assert(!heap->comparing);
     size_t room = heap->room > 0 ? 2 * heap->room : 8;
     while (room - priority_heap_len(heap) < more) {
         room *= 2;

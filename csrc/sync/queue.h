@@ -219,7 +219,9 @@ queue_let_in(QueueObject *queue, WaitObject *putter)
         size_t at;
         int rc = queue_reserve(queue) == 0 ? priority_heap_find_place(heap, entry, &at) : -1;
         if (!putter->parked) {
-            PyErr_Clear();
+            if (rc < 0) {  /* it has nowhere to go */
+                PyErr_WriteUnraisable((PyObject *)queue);
+            }
             return 1;
         }
         if (rc < 0) {
