@@ -547,7 +547,7 @@ def test_interrupts_that_somebody_found_by_the_collector_and_changed(tamper):
 
 def test_a_hash_among_them_that_empties_them():
     class Evil:
-        left = 2  # it is found, and it is deleted
+        left = 0
 
         def __init__(self, number):
             self.number = number
@@ -566,8 +566,9 @@ def test_a_hash_among_them_that_empties_them():
         other, task = create_task(sleep(1)), create_task(sleep(1))
         other.interrupt()  # it has not started: it has to wait
         pending = next(d for d in gc.get_referents(current_loop()) if type(d) is dict and d)
-        pending[Evil(next(iter(pending)) + 1)] = None
+        pending[evil := Evil(next(iter(pending)) + 1)] = None
         task.interrupt("in time")
+        evil.left = 2  # it is looked for when it is taken, and when it is deleted
         results = await gather(other, task, return_exceptions=True)
         assert all(isinstance(result, (Interrupt, SystemError)) for result in results)
 
