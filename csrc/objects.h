@@ -52,6 +52,7 @@ enum task_flags {
     TASK_WALL = 1 << 9,         /* parked until a moment of the system's wall clock, or ready
                                    since; counted in loop->wall_sleepers */
     TASK_INTERRUPTED = 1 << 10, /* interrupt() has been called, and it has not been raised yet */
+    TASK_ACTS = 1 << 11,        /* what it waits for is to be its parent's */
 };
 
 struct TaskObject {
@@ -65,8 +66,7 @@ struct TaskObject {
     uint8_t state;           /* enum task_state */
     uint16_t flags;          /* enum task_flags */
     uint32_t number;
-    uint32_t parent;         /* number of the task that made it, or 0 */
-    uint32_t acts_for;       /* number of the task that has what this one waits for; 0: itself */
+    uint32_t parent;         /* number of the task that made it, or for which it acts, or 0 */
     LoopObject *loop;        /* owned; NULL once the collector cleared either */
     PyObject *name;          /* owned; NULL: "Task-<number>" */
     PyObject *weakrefs;
@@ -82,7 +82,7 @@ struct TaskObject {
 static inline uint32_t
 task_owner_number(const TaskObject *task)
 {
-    return task->acts_for != 0 ? task->acts_for : task->number;
+    return task->flags & TASK_ACTS ? task->parent : task->number;
 }
 
 static inline int

@@ -23,6 +23,14 @@ module_py_begins_wait(PyObject *module, PyObject *op)
     return PyBool_FromLong(((WaitObject *)op)->state == TRAP_NEW);
 }
 
+/* What the task waits for is the other one's, or that one's for which the other one acts itself. */
+static inline void
+task_act_for(TaskObject *task, const TaskObject *other)
+{
+    task->parent = task_owner_number(other);
+    task->flags |= TASK_ACTS;
+}
+
 PyDoc_STRVAR(act_for_doc,
 "_act_for($module, task, /)\n--\n\n"
 "Have a task, until it ends, get locks and the like for the current one.\n");
@@ -35,7 +43,7 @@ module_py_act_for(PyObject *module, PyObject *op)
     if (me == NULL || need_type("_act_for()", state->TaskType, op) < 0) {
         return NULL;
     }
-    ((TaskObject *)op)->acts_for = task_owner_number(me);
+    task_act_for((TaskObject *)op, me);
     Py_RETURN_NONE;
 }
 
@@ -145,7 +153,7 @@ module_py_take_place(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     if (task == NULL) {
         return NULL;
     }
-    task->acts_for = task_owner_number(me);
+    task_act_for(task, me);
     /* A wait that has something to do when it is cancelled, as a Condition's, begins in the task's
      * own first step: what is thrown into a coroutine that has not begun never gets to its await. */
     int is_first = wait->state == TRAP_NEW && wait->kind->resume == NULL;

@@ -75,7 +75,7 @@ task_new(ModuleState *state, LoopObject *loop, PyObject *coro, PyObject *name, P
     task->scope = NULL;
     timer_init(&task->timer, TIMER_OF_TASK);
     task->number = ++loop->next_number;
-    task->parent = task->acts_for = 0;
+    task->parent = 0;
     task->state = TASK_READY;
     task->flags = (uint16_t)flags;
     PyObject_GC_Track(task);

@@ -79,20 +79,20 @@ loop_find_task(LoopObject *loop, uint32_t number)
     return NULL;
 }
 
-/* Whose a lock or a token is to be that the task gets, borrowed; see `acts_for`. It is found a
+/* Whose a lock or a token is to be that the task gets, borrowed; see TASK_ACTS. It is found a
  * few scopes further out, in the block for which the task was made, unless that was torn. */
 static TaskObject *
 task_owner_borrowed(TaskObject *task)
 {
-    if (task->acts_for == 0) {
+    if (!(task->flags & TASK_ACTS)) {
         return task;
     }
     for (ScopeObject *s = task->scope; s != NULL; s = s->parent) {
-        if (s->task != NULL && s->task->number == task->acts_for) {
+        if (s->task != NULL && s->task->number == task->parent) {
             return s->task;
         }
     }
-    TaskObject *owner = loop_find_task(task->loop, task->acts_for);
+    TaskObject *owner = loop_find_task(task->loop, task->parent);
     return owner != NULL ? owner : task;
 }
 

@@ -46,10 +46,10 @@ condition_check_held(LockObject *lock, const TaskObject *task, const char *funct
     }
     PyObject *text = lock_describe((PyObject *)lock);
     if (text != NULL) {
-        const char *why = lock->owner != 0      ? ""
-                          : task->acts_for == 0 ? " is not held by anyone"
-                                                : " is not held by anyone; of Conditions that "
-                                                  "share a lock, only one can be waited for";
+        const char *why = lock->owner != 0             ? ""
+                          : !(task->flags & TASK_ACTS) ? " is not held by anyone"
+                                                       : " is not held by anyone; of Conditions that "
+                                                         "share a lock, only one can be waited for";
         PyErr_Format(PyExc_RuntimeError, "%s is for the task that has the lock: %U%s", function,
                      text, why);
         Py_DECREF(text);
