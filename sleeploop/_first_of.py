@@ -198,23 +198,7 @@ async def _run(given: list[_One], is_race: bool) -> dict[Any, Any]:
                 _give_way(group)
                 if is_race:
                     _race(group)
-                for one in given:
-                    if is_over := _has_ended(one.aw):
-                        task = one.take()
-                        one.is_cancelled = task.cancelled()
-                        if one.is_cancelled:
-                            group.cancel_scope.cancel("another one was cancelled")
-                            tasks.append(task)
-                            break
-                        one.value, one.has_value = task.result(), True
-                        ended.append(one)
-                    else:
-                        coro = one_of_several(one, ended, is_race, group.cancel_scope)
-                        task, is_over = _start(group, _named(coro, function[:-2], one.aw), one.aw)
-                    tasks.append(task)
-                    if is_over and is_race:
-                        group.cancel_scope.cancel("another one came first")
-                        break
+                _begin(given, is_race, group, tasks, ended)
         except BaseExceptionGroup as failures:
             errors += failures.exceptions
         except CancelledError:
@@ -235,9 +219,8 @@ async def _run(given: list[_One], is_race: bool) -> dict[Any, Any]:
         _undo_all(given, ended)
         raise
     finally:
-        tasks.clear()  # they hold exceptions whose tracebacks hold this frame
-        for one in given:
-            one.close()  # what was cancelled before its first step
+        tasks.clear()  # these hold exceptions whose tracebacks hold this frame
+        _close(given)
     try:
         raise _combined(errors, function)  # here, where none becomes its own context
     finally:
@@ -267,6 +250,42 @@ async def one_of_several(one: _One, ended: list[_One], is_race: bool, scope: Can
             one.is_cancelled = True
             scope.cancel("another one was cancelled")
         raise
+    finally:
+        del one  # it leads to a task that failed, whose exception leads here
+
+
+def _begin(
+    given: list[_One], is_race: bool, group: TaskGroup, tasks: list[Task[Any]], ended: list[_One]
+) -> None:
+    """Have a task wait for each, unless its outcome is there, or an earlier one's is enough."""
+    scope, name = group.cancel_scope, "first_of" if is_race else "all_of"
+    try:
+        for one in given:
+            if is_over := _has_ended(one.aw):
+                task = one.take()
+                tasks.append(task)
+                one.is_cancelled = task.cancelled()
+                if one.is_cancelled:
+                    scope.cancel("another one was cancelled")
+                    return
+                one.value, one.has_value = task.result(), True
+                ended.append(one)
+            else:
+                coro = one_of_several(one, ended, is_race, scope)
+                task, is_over = _start(group, _named(coro, name, one.aw), one.aw)
+                tasks.append(task)
+            if is_over and is_race:
+                scope.cancel("another one came first")
+                return
+    finally:
+        one = task = None  # type: ignore[assignment]  # this frame may be in an error's traceback
+
+
+def _close(given: list[_One]) -> None:
+    """Close what was cancelled before its first step, and let go of all."""
+    for one in given:
+        one.close()
+    given.clear()
 
 
 def _has_ended(aw: Any) -> bool:

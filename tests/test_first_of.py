@@ -1,6 +1,7 @@
 """first_of() and all_of(): what they return, who loses, and that nothing gets lost."""
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import math
@@ -1164,6 +1165,32 @@ def test_a_task_that_has_failed_or_was_cancelled_counts_first(function):
         assert queue.get_nowait() == "item"
 
     virtual(main())
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["coroutine", "live task", "task that has ended"])
+def test_an_error_is_in_no_cycle(function, kind):
+    async def fail():
+        raise Error
+
+    async def main():
+        aw = fail() if kind == "coroutine" else create_task(fail())
+        if kind == "task that has ended":
+            with contextlib.suppress(Error):
+                await aw
+        try:
+            await function(aw, sleep(9))
+        except Error as error:
+            return weakref.ref(error)
+        finally:
+            del aw  # this frame is in its traceback
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert virtual(main())() is None
+    finally:
+        gc.enable()
 
 
 # ---- interrupted ---------------------------------------------------------------------------------
