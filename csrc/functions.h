@@ -124,4 +124,44 @@ module_py_current_loop(PyObject *module, PyObject *Py_UNUSED(ignored))
     return Py_XNewRef(need_current_loop_borrowed(PyModule_GetState(module), "current_loop()"));
 }
 
+PyDoc_STRVAR(get_running_loop_doc,
+"get_running_loop($module, /)\n--\n\n"
+"What asyncio calls current_loop().\n"
+"\n"
+"Raises RuntimeError where none is.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def main():\n"
+"...     return sleeploop.get_running_loop() is sleeploop.current_loop()\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"True\n");
+
+static PyObject *
+module_py_get_running_loop(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    return Py_XNewRef(
+        need_current_loop_borrowed(PyModule_GetState(module), "get_running_loop()"));
+}
+
+PyDoc_STRVAR(current_time_doc,
+"current_time($module, /)\n--\n\n"
+"Loop time of the current loop in seconds, a float: its time().\n"
+"\n"
+"Raises RuntimeError where no loop runs.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def main():\n"
+"...     await sleeploop.sleep(2.5)\n"
+"...     return sleeploop.current_time()\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"2.5\n");
+
+static PyObject *
+module_py_current_time(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop =
+        need_current_loop_borrowed(PyModule_GetState(module), "current_time()");
+    return loop != NULL ? loop_py_time((PyObject *)loop, NULL) : NULL;
+}
+
 #endif /* SLEEPLOOP_FUNCTIONS_H */

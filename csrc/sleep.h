@@ -303,8 +303,9 @@ static PyType_Spec sleep_spec = {
 /* ---- the module's functions ------------------------------------------------------------------ */
 
 PyDoc_STRVAR(sleep_doc,
-"sleep($module, delay, /)\n--\n\n"
-"Sleep for `delay` and return the time really slept, a datetime.timedelta.\n"
+"sleep($module, delay, result=None)\n--\n\n"
+"Sleep for `delay` and return the time really slept, a datetime.timedelta; or\n"
+"`result`, if one is given.\n"
 "\n"
 "delay: seconds (int, float, anything with __float__ or __index__; the loop works\n"
 "in whole nanoseconds) or a timedelta. Never early: when it returns, at least\n"
@@ -319,15 +320,35 @@ PyDoc_STRVAR(sleep_doc,
 ">>> sleeploop.run(main(), speed=math.inf)\n"
 "datetime.timedelta(seconds=3600)\n");
 
-static PyObject *
-module_py_sleep(PyObject *module, PyObject *delay)
+/* With a result it is a coroutine: a Sleep holds no object. */
+COLD static PyObject *
+sleep_then(PyObject *delay, PyObject *result)
 {
+    PyObject *module = PyImport_ImportModule("sleeploop._asyncio_names");
+    PyObject *coro =
+        module != NULL ? PyObject_CallMethod(module, "sleep", "OO", delay, result) : NULL;
+    Py_XDECREF(module);
+    return coro;
+}
+
+static PyObject *
+module_py_sleep(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    static const char *const names[] = {"delay", "result", NULL};
     ModuleState *state = PyModule_GetState(module);
+    PyObject *given[2];
     int64_t ns;
-    if (delay_from_object(state, "sleep()", delay, &ns) < 0) {
+    if (n_args == 1 && kwnames == NULL) {
+        given[0] = args[0];
+        given[1] = NULL;
+    }
+    else if (args_parse("sleep()", names, 2, 1, args, n_args, kwnames, given) < 0) {
         return NULL;
     }
-    return sleep_new(state, SLEEP_FOR, ns);
+    if (delay_from_object(state, "sleep()", given[0], &ns) < 0) {
+        return NULL;
+    }
+    return given[1] == NULL ? sleep_new(state, SLEEP_FOR, ns) : sleep_then(given[0], given[1]);
 }
 
 PyDoc_STRVAR(sleep_until_doc,

@@ -168,6 +168,32 @@ task_py_interrupt(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObje
     return task_interrupt(task, cause != NULL ? cause : Py_None) == 0 ? Py_NewRef(Py_True) : NULL;
 }
 
+/* ---- asyncio's names for attributes ----------------------------------------------------------- */
+
+static PyObject *
+task_py_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return task_get_name(op, NULL);
+}
+
+static PyObject *
+task_py_set_name(PyObject *op, PyObject *name)
+{
+    return task_set_name(op, name, NULL) == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *
+task_py_get_coro(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return task_get_coro(op, NULL);
+}
+
+static PyObject *
+task_py_get_context(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return task_get_context(op, NULL);
+}
+
 /* ---- life ------------------------------------------------------------------------------------ */
 
 static int
@@ -285,6 +311,12 @@ static PyMethodDef task_methods[] = {
     {"interrupt", (PyCFunction)(void (*)(void))task_py_interrupt, METH_FASTCALL | METH_KEYWORDS,
      task_interrupt_doc},
     {"cancelled", task_py_cancelled, METH_NOARGS, task_cancelled_doc},
+    {"get_name", task_py_get_name, METH_NOARGS, PyDoc_STR("get_name($self, /)\n--\n\nIts `name`.")},
+    {"set_name", task_py_set_name, METH_O,
+     PyDoc_STR("set_name($self, name, /)\n--\n\nSet its `name`, a str, or None for the default.")},
+    {"get_coro", task_py_get_coro, METH_NOARGS, PyDoc_STR("get_coro($self, /)\n--\n\nIts `coro`.")},
+    {"get_context", task_py_get_context, METH_NOARGS,
+     PyDoc_STR("get_context($self, /)\n--\n\nIts `context`.")},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
      PyDoc_STR("Task[T] in annotations.")},
     {NULL, NULL, 0, NULL},

@@ -9,6 +9,8 @@
 [3600, 60]
 """
 
+from builtins import TimeoutError  # what a timeout raises; asyncio has it under its name, too
+
 from _sleeploop import (
     Barrier,
     BoundedSemaphore,
@@ -59,7 +61,9 @@ from _sleeploop import (
     current_effective_deadline,
     current_loop,
     current_task,
+    current_time,
     every,
+    get_running_loop,
     move_on_after,
     move_on_at,
     open_channel,
@@ -71,11 +75,14 @@ from _sleeploop import (
     timeout_at,
 )
 
+from sleeploop._asyncio_names import all_tasks
 from sleeploop._combine import as_completed, gather, wait_for
 from sleeploop._deadlocks import find_deadlocks
 from sleeploop._first_of import all_of, first_of
 from sleeploop._threads import to_thread
 from sleeploop._tree import format_tasks
+
+__version__ = "0.1.0"  # the one place that says it
 
 __all__ = [
     "Barrier",
@@ -120,20 +127,24 @@ __all__ = [
     "Task",
     "TaskGroup",
     "Tick",
+    "TimeoutError",
     "WaitStats",
     "WouldBlock",
     "all_of",
+    "all_tasks",
     "as_completed",
     "checkpoint",
     "create_task",
     "current_effective_deadline",
     "current_loop",
     "current_task",
+    "current_time",
     "every",
     "find_deadlocks",
     "first_of",
     "format_tasks",
     "gather",
+    "get_running_loop",
     "move_on_after",
     "move_on_at",
     "open_channel",

@@ -1,14 +1,15 @@
 """``python -m sleeploop``: the countdown, or somebody's script at another speed."""
 
 import argparse
+import importlib.util
 import os
 import runpy
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sleeploop import SleepingLoop, sleep
-from sleeploop._record import Recorder, output
+from sleeploop import SleepingLoop, __version__, sleep
+from sleeploop._record import Recorder, output, picture
 
 SPEED_VARIABLE = "SLEEPLOOP_SPEED"
 
@@ -38,13 +39,29 @@ def run_countdown(speed: float | None) -> None:
     loop.run_until_complete()
 
 
-def run_script(file: str, args: Sequence[str], speed: float | None) -> None:
-    """Run a Python file as ``python FILE ARGS`` would, at another default speed."""
-    os.environ[SPEED_VARIABLE] = str(speed or "inf")
+def run_script(file: str, args: Sequence[str]) -> None:
+    """Run a Python file as ``python FILE ARGS`` would."""
     sys.argv = [file, *args]
     if not sys.flags.safe_path:
         sys.path[0] = os.path.dirname(os.path.abspath(file))
     runpy.run_path(file, run_name="__main__")
+
+
+def can_run_module(name: str) -> bool:
+    """Whether there is such a module, or a package with a ``__main__``."""
+    try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            spec = importlib.util.find_spec(f"{name}.__main__")
+    except (ImportError, ValueError):  # there is no package further up; or it is no name at all
+        return False
+    return spec is not None
+
+
+def run_module(name: str, args: Sequence[str]) -> None:
+    """Run a module or a package as ``python -m NAME ARGS`` would."""
+    sys.argv = [name, *args]  # run_module() puts the file's path there
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
 def speed(text: str) -> float:
@@ -58,7 +75,7 @@ def speed(text: str) -> float:
 def add_outputs(parser: argparse.ArgumentParser, **default: Any) -> None:
     """The options that trace whatever runs."""
     add = parser.add_argument
-    add("--timeline", type=output, metavar="FILE.svg", help="draw what the tasks did", **default)
+    add("--timeline", type=picture, metavar="FILE.svg", help="draw what the tasks did", **default)
     add(
         "--trace",
         type=output,
@@ -83,13 +100,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=os.environ.get(SPEED_VARIABLE) or None,  # argparse checks a str like the option
         help="default 1",
     )
+    parser.add_argument("--version", action="version", version=f"sleeploop {__version__}")
     add_outputs(parser)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="run")
     run = commands.add_parser(
         "run",
-        help="run a Python script at another speed",
-        description=f"Run a Python script with {SPEED_VARIABLE} set, the default of every loop's "
-        "speed: a whole program in virtual time without an edit.",
+        help="run a Python script or module at another speed",
+        description="Run a Python script, or with -m a module or a package, with "
+        f"{SPEED_VARIABLE} set, the default of every loop's speed: a whole program in virtual time "
+        "without an edit.",
     )
     run.add_argument(
         "--speed",
@@ -99,20 +118,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         help=f"default: what {SPEED_VARIABLE} says, or else inf",
     )
     add_outputs(run, default=argparse.SUPPRESS)
+    run.add_argument("-m", action="store_true", dest="is_module", help="FILE is a module's name")
     run.add_argument("file", metavar="FILE", help="the script")
     rest = run.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="its arguments")
     rest.required = False  # nobody is to be told that they are missing
     options = parser.parse_args(argv)
     if options.timeline and options.timeline == options.trace:
         parser.error(f"--timeline and --trace are the same file: {options.trace}")
-    if options.command == "run" and not os.path.isfile(options.file):
-        run.error(f"no such file: {options.file}")
+    if options.command == "run":
+        os.environ[SPEED_VARIABLE] = str(options.speed or "inf")
+        if options.is_module and not can_run_module(options.file):
+            run.error(f"no module, or no package with a __main__: {options.file}")
+        if not options.is_module and not os.path.isfile(options.file):
+            run.error(f"no such file: {options.file}")
     recorder = Recorder(options.timeline, options.trace)
     try:
-        if options.command == "run":
-            run_script(options.file, options.args, options.speed)
-        else:
+        if options.command != "run":
             run_countdown(options.speed)
+        elif options.is_module:
+            run_module(options.file, options.args)
+        else:
+            run_script(options.file, options.args)
     finally:
         recorder.finish()
     if recorder.failed:

@@ -27,6 +27,14 @@ def output(path: str) -> str:
     return path
 
 
+def picture(path: str) -> str:
+    """Likewise of a picture."""
+    extension = os.path.splitext(path)[1]
+    if extension and extension.lower() != ".svg":
+        raise ArgumentTypeError(f"a timeline is an SVG file, not {extension}: {path!r}")
+    return output(path)
+
+
 def _say(text: str) -> None:
     print(f"sleeploop: {text}", file=sys.stderr)
 

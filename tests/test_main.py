@@ -1,5 +1,6 @@
 """``python -m sleeploop`` as a user runs it."""
 
+import importlib.metadata
 import json
 import math
 import os
@@ -67,9 +68,33 @@ def test_a_script_at_another_speed(script, args, env, speed):
     assert done.stdout == f"{speed} __main__ ['a', '--speed', 'b']\n"
 
 
+@pytest.mark.parametrize("name", ["program", "package", "package.__main__"])
+def test_a_module_at_another_speed(script, tmp_path, name):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    source = pathlib.Path(script).read_text()
+    (package / "__main__.py").write_text(source)
+    done = call("run", "-m", name, "a", "-m", "b", cwd=tmp_path)
+    assert done.stderr == ""
+    assert done.stdout == "inf __main__ ['a', '-m', 'b']\n"
+
+
+def test_the_version():
+    version = importlib.metadata.version("sleeploop")
+    assert sleeploop.__version__ == version
+    assert call("--version").stdout == f"sleeploop {version}\n"
+    with pytest.raises(AttributeError, match="no attribute 'version'"):
+        _ = sleeploop.version
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (("--timeline", "o.png"), "a timeline is an SVG file, not .png: 'o.png'"),
+        (("run", "-m", "no.such.module"), "no module, or no package with a __main__: no.such"),
+        (("run", "-m", "logging"), "no module, or no package with a __main__: logging"),
+        (("run", "-m", "..x"), "no module, or no package with a __main__: ..x"),
         (("--speed", "0"), "invalid speed value: '0'"),
         (("--speed", "nan"), "invalid speed value: 'nan'"),
         (("run", "--speed", "x", "f"), "invalid speed value: 'x'"),

@@ -133,10 +133,47 @@ def test_errors_of_a_number_are_its_own():
         sleep(Broken())
 
 
-@pytest.mark.parametrize("call", [sleep, sleep_until, lambda: sleep(1, 2), lambda: checkpoint(1)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        sleep,
+        sleep_until,
+        lambda: sleep(1, 2, 3),
+        lambda: sleep(result=1),
+        lambda: sleep(1, delay=1),
+        lambda: sleep(1, value=1),
+        lambda: checkpoint(1),
+    ],
+)
 def test_wrong_number_of_arguments(call):
     with pytest.raises(TypeError, match="argument"):
         call()
+
+
+def test_sleep_with_a_result():
+    result = object()
+
+    async def main():
+        assert await sleep(delay=1) == timedelta(seconds=1)
+        assert await sleep(1, result) is result
+        assert await sleep(delay=1, result=None) is None
+        task = sleeploop.create_task(sleep(5, result))
+        with sleeploop.move_on_after(2) as scope:
+            await sleep(3, result)
+        assert scope.cancelled_caught
+        await sleep(1)
+        task.cancel()
+        with pytest.raises(sleeploop.CancelledError):
+            await task
+        return sleeploop.current_time()
+
+    assert sleeploop.run(main(), speed=math.inf) == 6
+
+
+@pytest.mark.parametrize("delay", ["5", None, math.nan])
+def test_sleep_with_a_result_refuses_a_wrong_delay_at_the_call(delay):
+    with pytest.raises((TypeError, ValueError), match=r"sleep\(\)"):
+        sleep(delay, "result")
 
 
 def test_sleep_until_loop_time_and_the_past():

@@ -535,3 +535,44 @@ def test_a_task_that_nobody_keeps_runs_on():
 
     virtual(main())
     assert done == [2.0]
+
+
+# ---- asyncio's names -----------------------------------------------------------------------------
+
+
+def test_asyncio_names_of_a_tasks_attributes():
+    async def main():
+        task = create_task(sleep(1), name="first")
+        assert task.get_name() == task.name == "first"
+        task.set_name("second")
+        assert task.get_name() == task.name == "second"
+        assert task.get_coro() is task.coro
+        assert task.get_context() is task.context
+        with pytest.raises(TypeError, match="name must be a str, not 7"):
+            task.set_name(7)
+        task.set_name(None)
+        return task.get_name()
+
+    assert virtual(main()) == "Task-2"
+
+
+def test_asyncio_names_of_the_loop_and_its_tasks():
+    async def main():
+        loop = sleeploop.get_running_loop()
+        assert loop is current_loop()
+        task = create_task(sleep(1))
+        assert sleeploop.all_tasks() == sleeploop.all_tasks(loop) == {task, current_task()}
+        await task
+        assert sleeploop.all_tasks() == {current_task()}
+        return loop, sleeploop.current_time()
+
+    loop, time = virtual(main())
+    assert (sleeploop.all_tasks(loop), time) == (set(), 1.0)
+    assert sleeploop.TimeoutError is TimeoutError
+    for name in "get_running_loop", "current_time":
+        with pytest.raises(RuntimeError, match=rf"{name}\(\) needs a running loop"):
+            getattr(sleeploop, name)()
+    with pytest.raises(RuntimeError, match="needs a running loop"):
+        sleeploop.all_tasks()
+    with pytest.raises(TypeError, match="takes a SleepingLoop, not 7"):
+        sleeploop.all_tasks(7)
