@@ -234,8 +234,9 @@ sleep_tp_repr(PyObject *op)
     case SLEEP_FOREVER:
         return PyUnicode_FromString("<sleep_forever>");
     case SLEEP_PARKED:
-    case SLEEP_THREAD:
         return PyUnicode_FromString("<until woken>");
+    case SLEEP_THREAD:
+        return PyUnicode_FromString("<until a thread is done>");
     default:
         return PyUnicode_FromString("<checkpoint>");
     }

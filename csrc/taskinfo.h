@@ -202,11 +202,13 @@ task_state_description(TaskObject *task)
         text = detail != NULL ? PyUnicode_FromFormat("sleeping until %S s", detail) : NULL;
         break;
     case TASK_FOREVER:
-        return PyUnicode_FromString(
-            task->payload != NULL && task->loop != NULL
-                    && !sleep_may_be_signalled(task->loop->state, task->payload)
-                ? "waiting to be woken"
-                : "sleeping until cancelled");
+        if (task->payload == NULL || task->loop == NULL
+            || sleep_may_be_signalled(task->loop->state, task->payload)) {
+            return PyUnicode_FromString("sleeping until cancelled");
+        }
+        return PyUnicode_FromString(sleep_is_for_thread(task->loop->state, task->payload)
+                                        ? "waiting for a thread"
+                                        : "waiting to be woken");
     case TASK_JOIN:
         if (task->payload != NULL) {
             detail = task_name(((JoinObject *)task->payload)->task);

@@ -51,16 +51,21 @@ def _frame(link: Any) -> FrameType | None:
     return None
 
 
-def _frames(coro: Any) -> Iterator[FrameType]:
-    """Where a coroutine is in the user's own code, the innermost frame last."""
+def frames(coro: Any) -> Iterator[FrameType]:
+    """Where a coroutine is, the innermost frame last."""
     link = coro
     for _ in range(_DEEPEST):
         if link is None:
             break
         frame = _frame(link)
-        if frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
+        if frame is not None:
             yield frame
         link = _next(link)
+
+
+def _frames(coro: Any) -> Iterator[FrameType]:
+    """Likewise, in the user's own code."""
+    return (f for f in frames(coro) if not f.f_code.co_filename.startswith(PACKAGE))
 
 
 def innermost(coro: Any) -> str | None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from _sleeploop import (
     CancelScope,
@@ -18,6 +18,8 @@ from _sleeploop import (
     checkpoint,
     current_loop,
 )
+
+from sleeploop._stacks import frames
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,3 +80,17 @@ async def to_thread(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.
         return future.result()
     finally:
         del future  # its exception's traceback leads here
+
+
+def called_in_thread(coro: Any) -> str | None:
+    """What a coroutine has had called by to_thread(), if it waits for that; for reports."""
+    for frame in frames(coro):
+        if frame.f_code is to_thread.__code__:
+            names = frame.f_locals
+            if "future" not in names:  # not yet, or it is over
+                return None
+            function: Any = names["function"]
+            while isinstance(function, partial):
+                function = function.func
+            return str(getattr(function, "__qualname__", None) or type(function).__qualname__)
+    return None

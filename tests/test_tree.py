@@ -1,5 +1,6 @@
 """Who made whom and who waits for what: format_tasks(), and the report of a deadlock."""
 
+import functools
 import inspect
 import math
 import re
@@ -297,7 +298,7 @@ def test_a_family_of_2_000_generations():
     async def main():
         create_task(parent(2_000))
         await sleep(1)
-        return format_tasks()
+        return format_tasks(limit=None)
 
     lines = virtual(main()).splitlines()
     assert len(lines) == 2_002
@@ -311,6 +312,100 @@ def test_a_name_is_shown_so_that_a_line_stays_a_line():
         return format_tasks()
 
     assert len(virtual(main()).splitlines()) == 2
+
+
+# ---- more of them than people read ---------------------------------------------------------------
+
+
+def crowd(text: str) -> list[str]:
+    """The lines without what they say of times and places."""
+    return [re.sub(r",? (since|at) [^()]*(?= \(|$)", "", line) for line in shown(text)]
+
+
+def test_like_tasks_are_one_line_with_their_count():
+    event = sleeploop.Event()
+
+    async def nap(seconds):
+        await sleep(seconds)
+
+    async def family(seconds):
+        async with TaskGroup() as group:
+            group.create_task(nap(seconds))
+            group.create_task(event.wait())
+
+    async def main():
+        async with TaskGroup() as group:
+            for i in range(1_000):
+                group.create_task(nap(10 + i))
+                group.create_task(family(20 + i))
+            group.create_task(event.wait())
+            await sleep(1)
+            whole, same, short = (format_tasks(limit=limit) for limit in (None, 4_002, 4_001))
+            assert same == whole
+            group.cancel_scope.cancel()
+        return whole, short, group
+
+    whole, short, _ = virtual(main())
+    assert len(whole.splitlines()) == 1 + 1_000 + 3_000 + 1
+    assert crowd(short) == [
+        "Task 'Task-1' main: running",
+        "  Task 'Task-2' nap: sleeping until 10.0 s (and 999 more like it)",
+        "  Task 'Task-3' family: waiting for the 2 tasks of its TaskGroup (and 999 more like it)",
+        "    Task 'Task-2003' nap: sleeping until 20.0 s",
+        "    Task 'Task-2004' Event.wait: waiting for Event",
+        "  Task 'Task-2002' Event.wait: waiting for Event",
+    ]
+
+
+def test_what_is_still_too_much_is_counted():
+    def function(i):
+        async def function():
+            await sleep_forever()
+
+        function.__qualname__ = f"function_{i}"
+        return function()
+
+    async def main():
+        for i in range(200):
+            create_task(function(i % 150))
+        await sleep(1)
+        return [format_tasks(), *(format_tasks(limit=limit) for limit in (1, 150, 151, 201))]
+
+    default, one, less, enough, whole = (text.splitlines() for text in virtual(main()))
+    assert (len(default), default[-1]) == (101, "... and 51 more")
+    assert (len(one), one[-1]) == (2, "... and 200 more")
+    assert (len(less), less[-1]) == (151, "... and 1 more")
+    assert len(enough) == 151
+    assert sum("(and 1 more like it)" in line for line in enough) == 50
+    assert len(whole) == 201
+    assert not any("like it" in line for line in whole)
+
+
+def test_what_a_thread_works_at():
+    gate = threading.Event()
+
+    class Work:
+        def wait(self, n):
+            return gate.wait(n)
+
+    async def main():
+        tasks = [
+            create_task(sleeploop.to_thread(function, 60))
+            for function in (Work().wait, functools.partial(functools.partial(Work().wait)))
+        ]
+        text = format_tasks()
+        assert "calls" not in text
+        await checkpoint()
+        await checkpoint()
+        text = format_tasks()
+        gate.set()
+        for task in tasks:
+            await task
+        return text
+
+    for line in virtual(main()).splitlines()[1:]:
+        assert "to_thread: waiting for a thread, which calls test_what" in line
+        assert "Work.wait, since 0.0 s" in line
 
 
 # ---- whose tasks ---------------------------------------------------------------------------------
@@ -328,6 +423,11 @@ def test_wrong_arguments():
         format_tasks()
     with pytest.raises(TypeError, match="'a loop'"):
         format_tasks("a loop")
+    with pytest.raises(TypeError, match=r"limit must be an int or None, not 1\.5"):
+        format_tasks(limit=1.5)
+    for limit in 0, -1:
+        with pytest.raises(ValueError, match=f"limit must be 1 or more, not {limit}"):
+            format_tasks(limit=limit)
 
 
 @pytest.mark.realtime
