@@ -24,7 +24,8 @@ enum trace_kind {
 
 struct trace_event {
     int64_t time;    /* nanoseconds of loop time */
-    PyObject *name;  /* TRACE_END: owned exact str, or NULL as in the task; else NULL */
+    PyObject *name;  /* owned exact str, or NULL: TRACE_END: the task's; TRACE_BLOCK: that of
+                        what it waits at */
     uint32_t task, other;  /* numbers; 0: none */
     uint32_t place;  /* 1 + index in `places`; 0: not known */
     uint8_t kind;    /* enum trace_kind */
@@ -311,6 +312,7 @@ trace_parked(const LoopObject *loop, const TaskObject *task, int is_noted)
     struct trace *trace = loop->trace;
     enum trace_kind kind = TRACE_BLOCK;
     uint32_t other = 0;
+    PyObject *name = NULL;
     switch (task->state) {
     case TASK_TIMER:
         kind = TRACE_SLEEP;
@@ -329,6 +331,7 @@ trace_parked(const LoopObject *loop, const TaskObject *task, int is_noted)
     case TASK_WAIT:
     case TASK_REGAIN:
         other = trace_blocker((WaitObject *)task->payload);
+        name = ((WaitObject *)task->payload)->object->name;
         break;
     case TASK_LEAVE:
         break;
@@ -336,7 +339,8 @@ trace_parked(const LoopObject *loop, const TaskObject *task, int is_noted)
         kind = TRACE_CHECKPOINT;
         break;
     }
-    trace_add(loop, kind, task->number, other, is_noted ? trace->here : 0);
+    uint32_t place = is_noted ? trace->here : 0;
+    trace_add(loop, kind, task->number, other, place)->name = Py_XNewRef(name);
     trace->here = 0;
 }
 

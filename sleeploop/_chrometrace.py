@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sleeploop._history import History, Span, clean, histories, place
+from sleeploop._history import History, Span, awaited, clean, histories, place
 
 if TYPE_CHECKING:
     from sleeploop.tracing import TraceEvent
@@ -38,8 +38,8 @@ def _metadata(tasks: list[History], title: str) -> list[dict[str, Any]]:
 
 def _span(span: Span, names: dict[int, str]) -> dict[str, Any]:
     name = _WORDS[span.kind]
-    if span.kind == "block" and span.event is not None and span.event.other:
-        name += f" for {names.get(span.event.other, 'a task')}"
+    if span.kind == "block":
+        name += awaited(span.event, names)
     more: dict[str, Any] = {"cat": span.kind, "dur": (span.end - span.start) / 1_000}
     args = _args(span.event) if span.kind != "run" else {}
     if waker := span.other_waker():

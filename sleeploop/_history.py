@@ -27,6 +27,16 @@ def place(event: TraceEvent) -> str:
     return f"{clean(os.path.basename(event.file))}:{event.line}" if event.line else ""
 
 
+def awaited(event: TraceEvent | None, names: dict[int, str]) -> str:
+    """What a task waits for, as far as it is known: ` for 'db' (writer)`, or ""."""
+    if event is None:
+        return ""
+    who = names.get(event.other, "a task") if event.other else ""
+    if not event.object:
+        return who and f" for {who}"
+    return f" for {clean(event.object)!r}" + (who and f" ({who})")
+
+
 class Span:
     """What a task did for a while: "run" (or ready to), "sleep" or "block"."""
 

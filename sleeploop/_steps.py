@@ -6,6 +6,7 @@ import os
 
 from _sleeploop import SleepingLoop, _trace_rows
 
+from sleeploop._history import awaited
 from sleeploop.tracing import TraceEvent
 
 # What ends a step.
@@ -15,8 +16,8 @@ _MOST = 60  # lines
 
 def _columns(event: TraceEvent, names: dict[int, str]) -> tuple[str, str, str]:
     what = event.how or _WHAT[event.kind]
-    if event.kind == "block" and event.other:
-        what = f"waits for {names.get(event.other, f'Task-{event.other}')}"
+    if event.kind == "block":
+        what += awaited(event, names)
     place = f"{os.path.basename(event.file)}:{event.line} in {event.function}"
     return event.task, what, place if event.file else ""
 

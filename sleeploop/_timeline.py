@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
-from sleeploop._history import History, Span, clean, histories, place
+from sleeploop._history import History, Span, awaited, clean, histories, place
 
 if TYPE_CHECKING:
     from sleeploop.tracing import TraceEvent
@@ -25,35 +26,55 @@ _LETTER = 6.6  # pixels; text cannot be measured here
 _UNITS = (("s", 10**9), ("ms", 10**6), ("µs", 10**3), ("ns", 1))
 _LONG_UNITS = (("d", 24 * 3_600 * 10**9), ("h", 3_600 * 10**9), ("min", 60 * 10**9))
 
-_STYLE = """
-svg { --paper: #fff; --ink: #1f2933; --soft: #66727f; --line: #e4e8ec; --sleep: #a9cdf2;
-  --block: #e0a33a; --run: #1c4e8a; --wake: #2f8f5b; --spawn: #8a63c7; --fail: #d02f3a;
-  --cancel: #e0701b; background: var(--paper); font: 12px system-ui, -apple-system, "Segoe UI",
-  Roboto, "Helvetica Neue", Arial, sans-serif; }
-@media (prefers-color-scheme: dark) { svg { --paper: #12171d; --ink: #e3e8ee; --soft: #93a0ad;
-  --line: #2a323b; --sleep: #2f5680; --block: #b98426; --run: #8fc1fb; --wake: #55bd86;
-  --spawn: #b595ec; --fail: #ff6b70; --cancel: #ff9a4d; } }
-.paper { fill: var(--paper); }
-text { fill: var(--soft); }
-.title { fill: var(--ink); font-size: 16px; font-weight: 600; }
-.name { fill: var(--ink); font-weight: 600; }
+_LIGHT = {
+    "paper": "#fff", "ink": "#1f2933", "soft": "#66727f", "line": "#e4e8ec", "sleep": "#a9cdf2",
+    "block": "#e0a33a", "run": "#1c4e8a", "wake": "#2f8f5b", "spawn": "#8a63c7", "fail": "#d02f3a",
+    "cancel": "#e0701b",
+}  # fmt: skip
+_DARK = {
+    "paper": "#12171d", "ink": "#e3e8ee", "soft": "#93a0ad", "line": "#2a323b", "sleep": "#2f5680",
+    "block": "#b98426", "run": "#8fc1fb", "wake": "#55bd86", "spawn": "#b595ec", "fail": "#ff6b70",
+    "cancel": "#ff9a4d",
+}  # fmt: skip
+_RULES = """\
+svg { background: $paper; font: 12px system-ui, -apple-system, "Segoe UI", Roboto,
+  "Helvetica Neue", Arial, sans-serif; }
+.paper { fill: $paper; }
+text { fill: $soft; }
+.title { fill: $ink; font-size: 16px; font-weight: 600; }
+.name { fill: $ink; font-weight: 600; }
 .axis { font-size: 11px; text-anchor: middle; }
-.line { stroke: var(--line); fill: none; }
-.sleep { fill: var(--sleep); }
-.block { fill: url(#hatch); stroke: var(--block); stroke-width: .8; }
-.hatch { stroke: var(--block); stroke-width: 1.6; }
-.run { fill: var(--run); }
-.crowd { fill: var(--run); opacity: .55; }
+.line { stroke: $line; fill: none; }
+.sleep { fill: $sleep; }
+.block { fill: url(#hatch); stroke: $block; stroke-width: .8; }
+.hatch { stroke: $block; stroke-width: 1.6; }
+.run { fill: $run; }
+.crowd { fill: $run; opacity: .55; }
 .wake, .spawn { fill: none; stroke-width: 1.3; }
-.wake { stroke: var(--wake); }
-.spawn { stroke: var(--spawn); stroke-dasharray: 4 2.5; }
-.wake-head { fill: var(--wake); }
-.spawn-head { fill: var(--spawn); }
-.returned { fill: var(--run); stroke: var(--paper); stroke-width: 1.5; }
-.failed { stroke: var(--fail); stroke-width: 2.6; stroke-linecap: round; fill: none; }
-.cancelled { fill: var(--cancel); stroke: var(--paper); stroke-width: 1.5; }
-.cancel { fill: var(--cancel); }
+.wake { stroke: $wake; }
+.spawn { stroke: $spawn; stroke-dasharray: 4 2.5; }
+.wake-head { fill: $wake; }
+.spawn-head { fill: $spawn; }
+.returned { fill: $run; stroke: $paper; stroke-width: 1.5; }
+.failed { stroke: $fail; stroke-width: 2.6; stroke-linecap: round; fill: none; }
+.cancelled { fill: $cancel; stroke: $paper; stroke-width: 1.5; }
+.cancel { fill: $cancel; }
 """
+
+
+def _variables(colours: dict[str, str]) -> str:
+    return " ".join(f"--{name}: {value};" for name, value in colours.items())
+
+
+# Each colour twice: not every viewer knows variables, and those that do take what comes last.
+_STYLE = (
+    f"\nsvg {{ {_variables(_LIGHT)} }}\n"
+    f"@media (prefers-color-scheme: dark) {{ svg {{ {_variables(_DARK)} }} }}\n"
+) + re.sub(
+    r"([a-z]+): \$(\w+);",
+    lambda m: f"{m[1]}: {_LIGHT[m[2]]}; {m[1]}: var(--{m[2]});",
+    _RULES,
+)
 
 _DEFS = (
     '<defs><pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse" '
@@ -176,8 +197,7 @@ def _tell(span: Span, names: dict[int, str]) -> str:
     what, first, more = "slept", "", ""
     if span.kind == "block":
         what = "waited"
-        if span.event is not None and span.event.other:
-            first = f" for {names.get(span.event.other, 'a task')}"
+        first = awaited(span.event, names)
     if waker := span.other_waker():
         more = f": at first{first}, until {names.get(waker, 'a task')} woke it"
         first = ""
@@ -234,7 +254,8 @@ class _Picture:
         tasks = histories(events, functions)
         self.total = len(tasks)
         self.names = {task.number: task.name for task in tasks}
-        self.tasks = tasks[:_MOST_ROWS]
+        busiest = sorted(tasks, key=lambda task: -len(task.spans))[:_MOST_ROWS]
+        self.tasks = sorted(busiest, key=lambda task: task.number)
         self.row = next((h for n, h in ((24, 34), (60, 24)) if len(self.tasks) <= n), 16)
         self.bar = {34: 14, 24: 12, 16: 9}[self.row]
         start = events[0].time_ns if lost and events else 0
@@ -282,7 +303,7 @@ class _Picture:
         ]
         if more:
             y = self.bottom + 44
-            parts.append(f'<text x="16" y="{y}">… and {more:,} more tasks</text>')
+            parts.append(f'<text x="16" y="{y}">… and {more:,} tasks that did less</text>')
         parts += [*self._legend(), "</svg>\n"]
         return "\n".join(parts)
 
@@ -328,35 +349,32 @@ class _Picture:
             yield "</g>"
 
     def _arrows(self) -> Iterator[str]:
-        drawn: set[tuple[str, int, int, int]] = set()
-        left_out = 0
+        """Who woke or made whom. Where there are too many of them they thin out, evenly."""
+        found: dict[tuple[str, int, int, int], TraceEvent] = {}
         for event in self.events:
             y0, y1 = self.y.get(event.other), self.y.get(event.number)
-            if event.kind not in ("spawn", "wake") or y0 is None or y1 is None or y0 == y1:
+            if event.kind in ("spawn", "wake") and y0 is not None and y1 is not None and y0 != y1:
+                found.setdefault((event.kind, round(self.scale.x(event.time_ns)), y0, y1), event)
+        drawn = min(len(found), _MOST_ARROWS)
+        if drawn < len(found):
+            self.notes.append(f"{len(found) - drawn:,} arrows left out")
+        for i, ((kind, _, y0, y1), event) in enumerate(found.items()):
+            if i * drawn // len(found) == (i + 1) * drawn // len(found):
                 continue
             x = self.scale.x(event.time_ns)
-            key = (event.kind, round(x), y0, y1)
-            if key in drawn:
-                continue
-            if len(drawn) >= _MOST_ARROWS:
-                left_out += 1
-                continue
-            drawn.add(key)
             ahead = self.bar // 2 + 1 if y1 < y0 else -(self.bar // 2) - 1
             bend = min(4 + abs(y1 - y0) / 12, 18)
-            bend = -bend if event.kind == "spawn" else bend  # the two often go side by side
-            verb = "made" if event.kind == "spawn" else "woke"
+            bend = -bend if kind == "spawn" else bend  # the two often go side by side
+            verb = "made" if kind == "spawn" else "woke"
             text = f"{self.names[event.other]} {verb} {self.names[event.number]}"
             text += f" at {duration(event.time_ns)}{_where(event)}"
             quarter = (y1 - y0) / 4
             yield (
-                f'<path class="{event.kind}" marker-end="url(#{event.kind})" '
+                f'<path class="{kind}" marker-end="url(#{kind})" '
                 f'd="M{_number(x)} {y0}C{_number(x + bend)} {_number(y0 + quarter)} '
                 f"{_number(x + bend)} {_number(y1 - quarter)} {_number(x)} {y1 + ahead}"
                 f'"><title>{escape(text)}</title></path>'
             )
-        if left_out:
-            self.notes.append(f"{left_out:,} arrows left out")
 
     def _cancels(self) -> Iterator[str]:
         """A scope around it was cancelled: a triangle that points at the moment."""

@@ -17,6 +17,7 @@ __all__ = ["Trace", "TraceEvent"]
 
 # By the numbers of csrc/trace.h and csrc/traceread.h.
 _KINDS = ("spawn", "sleep", "checkpoint", "block", "wake", "cancel", "end")
+_BLOCK, _END = _KINDS.index("block"), _KINDS.index("end")
 _HOW = (
     *("", "returned", "failed", "cancelled"),
     *("explicit", "deadline", "failure", "shutdown"),
@@ -32,11 +33,12 @@ class TraceEvent(NamedTuple):
     other: the number of the task that did it, or that it waits for; 0: none, as when a timer wakes.
     how: of an end "returned", "failed" or "cancelled"; of a cancel "explicit", "deadline",
         "failure" or "shutdown"; else "".
+    object: the name of what a task waits at, as it was given to Lock(name=...); "" if it has none.
     file, line, function: the code that spawned, awaits or cancels; of an end, the function that
         has ended. "", 0 and "" if that is not known.
 
     >>> from sleeploop.tracing import TraceEvent
-    >>> TraceEvent(1.0, 10**9, "wake", "Task-1", 1, 0, "", "", 0, "").kind
+    >>> TraceEvent(1.0, 10**9, "wake", "Task-1", 1, 0, "", "", 0, "", "").kind
     'wake'
     """
 
@@ -50,6 +52,7 @@ class TraceEvent(NamedTuple):
     file: str
     line: int
     function: str
+    object: str = ""
 
 
 class Trace:
@@ -97,8 +100,11 @@ class Trace:
         """The events, how many are lost, and the functions of tasks that have not finished."""
         total, rows, places, live = _trace_rows(self._loop)
         unknown = ("", 0, "")
-        found = [unknown, *((file, max(line, 0), name) for file, line, name in places)]
-        names = {row[2]: row[6] for row in rows if row[6] is not None}
+        found: list[tuple[str, int, str]] = [
+            unknown,
+            *((file, max(line, 0), name) for file, line, name in places),
+        ]
+        names = {row[2]: row[6] for row in rows if row[1] == _END and row[6] is not None}
         names.update((number, name) for number, (name, _) in live.items() if name is not None)
         names[0] = ""
         events = [
@@ -111,8 +117,9 @@ class Trace:
                 other,
                 _HOW[how],
                 *found[place],
+                object=(name or "") if kind == _BLOCK else "",
             )
-            for time, kind, number, other, place, how, _, _ in rows
+            for time, kind, number, other, place, how, name, _ in rows
         ]
         functions = {number: function or "" for number, (_, function) in live.items()}
         return events, total - len(rows), functions

@@ -10,11 +10,11 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import pytest
 
-from sleeploop import SleepingLoop, checkpoint, create_task, sleep
+from sleeploop import Queue, SleepingLoop, checkpoint, create_task, move_on_after, sleep
 from sleeploop._timeline import duration
 
 from .data.traced_program import trace as trace_program
@@ -250,9 +250,9 @@ def test_rows_and_tooltips():
     assert waits[0].startswith("waited for first <&> \"'\U0001f600 for 1 s, from 0 s to 1 s\n")
     assert len(waits) == 7
     where = at("async with lock:", "write")
-    behind = "at first for writer, until next woke it"
+    behind = "at first for 'db' (writer), until next woke it"
     assert waits[5:] == [
-        f"waited for writer for 2 s, from 4.083333333 s to 6.083333333 s{where}",
+        f"waited for 'db' (writer) for 2 s, from 4.083333333 s to 6.083333333 s{where}",
         f"waited for 5 s, from 4.083333333 s to 9.083333333 s: {behind}{where}",
     ]
     assert "Task-4 woke Task-1 at 1.5 s" in tips(root, "wake")
@@ -260,10 +260,66 @@ def test_rows_and_tooltips():
     assert tips(root, "cancelled") == ["cancelled at 4.083333333 s", "cancelled at 14.083333333 s"]
 
 
-def test_many_rows_are_cut():
-    root = check_svg(run(*(give(n, n) for n in range(512))).to_svg())
+def test_of_many_tasks_the_busiest_are_shown():
+    busy = (1, 7, 300, 511)
+    coros = [sleep_often(3 if n in busy else 1, 1) for n in range(512)]
+    root = check_svg(run(*coros).to_svg())
     assert len(rows(root)) == 200
-    assert "… and 312 more tasks" in [e.text for e in root.iter(f"{SVG}text")]
+    assert rows(root) == sorted(rows(root), key=lambda name: int(name.partition("-")[2]))
+    assert {f"Task-{n + 1}" for n in busy} <= set(rows(root))
+    assert "… and 312 tasks that did less" in [e.text for e in root.iter(f"{SVG}text")]
+
+
+def test_many_arrows_thin_out_evenly():
+    async def give_each_second(queue):
+        for n in range(800):
+            await sleep(1)
+            await queue.put(n)
+
+    async def take(queue):
+        for _ in range(800):
+            await queue.get()
+
+    queues = [Queue() for _ in range(5)]
+    coros = [work(queue) for queue in queues for work in (give_each_second, take)]
+    root = check_svg(run(*coros).to_svg())
+    wakes = root.findall(f".//{SVG}path[@class='wake'][@d][{SVG}title]")
+    assert len(wakes) == 1_500
+    assert any("arrows left out" in (e.text or "") for e in root.iter(f"{SVG}text"))
+    places = [float(re.match(r"M([\d.]+) ", wake.get("d"))[1]) for wake in wakes]
+    left, right = min(places), max(places)
+    tenths = Counter(int(10 * (x - left) / (right - left + 1)) for x in places)
+    assert all(130 <= tenths[n] <= 170 for n in range(10)), tenths
+
+
+def test_objects_have_their_names():
+    async def main():
+        queue = Queue(name="mail")
+        with move_on_after(1):
+            await queue.get()
+        with move_on_after(1):
+            await Queue().get()
+        await sleep(1)
+
+    trace = run(main())
+    assert [e.object for e in trace.events if e.kind == "block"] == ["mail", ""]
+    assert {e.object for e in trace.events if e.kind != "block"} == {""}
+    waits = [e["name"] for e in check_chrome_trace(trace.to_json()) if e.get("cat") == "block"]
+    assert waits == ["wait for 'mail'", "wait"]
+    first, second = tips(check_svg(trace.to_svg()), "block")
+    assert first.startswith("waited for 'mail' for 1 s, from 0 s to 1 s\n")
+    assert second.startswith("waited for 1 s, from 1 s to 2 s\n")
+
+
+def test_each_colour_is_there_for_viewers_without_variables_too():
+    css = run(give(1)).to_svg().partition("<style>")[2].partition("</style>")[0]
+    uses = re.findall(r"([a-z]+): (\S+); ([a-z]+): var\((--[a-z]+)\);", css)
+    assert len(uses) == css.count("var(") == 21
+    light = dict(re.findall(r"(--[a-z]+): (#[0-9a-f]+);", css.partition("@media")[0]))
+    dark = dict(re.findall(r"(--[a-z]+): (#[0-9a-f]+);", css.partition("@media")[2]))
+    assert set(light) == set(dark) == {variable for *_, variable in uses}
+    for literal_of, literal, variable_of, variable in uses:
+        assert (literal_of, literal) == (variable_of, light[variable])
 
 
 async def sleep_often(n, seconds):
