@@ -116,10 +116,13 @@ class Trace:
                 number,
                 other,
                 _HOW[how],
-                *found[place],
-                object=(name or "") if kind == _BLOCK else "",
+                file,
+                line,
+                function,
+                (name or "") if kind == _BLOCK else "",
             )
             for time, kind, number, other, place, how, name, _ in rows
+            for file, line, function in (found[place],)
         ]
         functions = {number: function or "" for number, (_, function) in live.items()}
         return events, total - len(rows), functions
