@@ -1,4 +1,4 @@
-"""The C extension. All other metadata is in pyproject.toml.
+"""The C extension, and the README for the metadata, the rest of which is in pyproject.toml.
 
 The environment may say:
   CFLAGS, LDFLAGS, CC             as for any extension (sanitizers, coverage, another compiler)
@@ -7,13 +7,35 @@ The environment may say:
 """
 
 import os
+import re
+import tomllib
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 
 
 def switched_on(name: str) -> bool:
     return os.environ.get(name) == "1"
+
+
+def readme() -> str:
+    """README.md with links that lead somewhere elsewhere, too, as on PyPI.
+
+    A relative one is made absolute where pyproject.toml tells the repository's address, as
+    `Repository` in [project.urls]; else it stays.
+    """
+    text = Path("README.md").read_text(encoding="utf-8")
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    repository = project.get("urls", {}).get("Repository", "").rstrip("/")
+    if not repository:
+        return text
+
+    def absolute(link: re.Match[str]) -> str:
+        kind = "raw" if link[1] else "blob"  # a picture, or a page
+        return f"{link[1]}[{link[2]}]({repository}/{kind}/HEAD/{link[3]})"
+
+    return re.sub(r"(!?)\[([^]]*)\]\((?![a-z]+:|#)([^)]+)\)", absolute, text)
 
 
 compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra"]
@@ -30,6 +52,8 @@ if switched_on("SLEEPLOOP_PORTABLE_IDLE"):
     macros.append(("SLEEPLOOP_PORTABLE_IDLE", "1"))
 
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
             "_sleeploop",
@@ -39,5 +63,5 @@ setup(
             define_macros=macros,
             extra_compile_args=compile_args,
         )
-    ]
+    ],
 )

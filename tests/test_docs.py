@@ -106,3 +106,58 @@ def test_every_promise_has_a_test_that_exists(page):
         if not re.search(rf"^def {test}\(", (ROOT / file).read_text(), re.MULTILINE)
     ]
     assert missing == []
+
+
+# ---- links ---------------------------------------------------------------------------------------
+
+LINKED = [
+    *PAGES,
+    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md")),
+    *(ROOT / name / "README.md" for name in ("benchmarks", "docs/examples")),
+]
+
+
+def prose(page: pathlib.Path) -> str:
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """Where links can lead to in a page: its headings, as GitHub writes them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        n = sum(
+            other == anchor or re.fullmatch(rf"{anchor}-\d+", other) is not None for other in found
+        )
+        found.add(f"{anchor}-{n}" if n else anchor)
+    return found
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", prose(page)))
+    broken = []
+    for link in links:
+        if re.match(r"[a-z]+:", link):  # another site's
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_a_page_begins_with_its_contents(page):
+    text = prose(page)
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    beginning = text.partition("\n## ")[0]
+    if len(headings) > 2:
+        assert re.findall(r"^\[(.*)\]\(#", beginning, re.MULTILINE) == headings
+
+
+def test_the_index_leads_to_every_page():
+    index = (ROOT / "docs" / "README.md").read_text()
+    missing = [page.name for page in PAGES[1:] if f"({page.name})" not in index]
+    assert missing == ["README.md"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import email
 import fnmatch
 import importlib
 import itertools
@@ -149,6 +150,43 @@ print(sleeploop.run(nap(), speed=float("inf")).total_seconds())
 """
     output = subprocess.check_output([sys.executable, "-I", "-c", program, tmp_path], text=True)
     assert output == "3600.0\n"
+
+
+def described(project: Path, target: Path) -> str:
+    """The description in the metadata that a project is built with."""
+    hook = (
+        "import sys; from setuptools import build_meta as b; "
+        "b.prepare_metadata_for_build_wheel(sys.argv[1])"
+    )
+    target.mkdir()
+    subprocess.run(
+        [sys.executable, "-c", hook, str(target)], cwd=project, check=True, capture_output=True
+    )
+    (metadata,) = target.glob("*.dist-info/METADATA")
+    return str(email.message_from_string(metadata.read_text()).get_payload())
+
+
+@pytest.mark.slow
+def test_links_of_the_readme_lead_somewhere_elsewhere_too(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", minversion="77")
+    for name in ("setup.py", "pyproject.toml", "README.md", "sleeploop/__init__.py", "LICENSE"):
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "copy" / name)
+    for name in matching("_sleeploop*"):
+        shutil.copy(ROOT / name, tmp_path / "copy" / name)
+    here = described(tmp_path / "copy", tmp_path / "without")
+    assert here.strip() == (ROOT / "README.md").read_text().strip()
+    assert "](docs/reference.md)" in here
+
+    path = tmp_path / "copy" / "pyproject.toml"
+    urls = '[project.urls]\nRepository = "https://example.org/sleeploop/"\n\n[project.opt'
+    path.write_text(path.read_text().replace("[project.opt", urls))
+    text = described(tmp_path / "copy", tmp_path / "with")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) == len(re.findall(r"\]\(([^)]+)\)", here)) > 20
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    assert "](https://example.org/sleeploop/blob/HEAD/docs/reference.md)" in text
+    assert "](https://example.org/sleeploop/raw/HEAD/docs/images/countdown.svg)" in text
 
 
 # ---- the project itself ------------------------------------------------------------------------
