@@ -4,13 +4,15 @@
 
 #include "trace.h"
 
-/* repr(obj) for an error message: cut short, and never an error of its own. New
- * reference, or NULL when even that cannot be had. */
+/* repr(obj) for an error message: cut short, and without an error of its own. New reference, or
+ * NULL with what is nobody's to swallow: Ctrl-C and its like, or no memory or stack is left. */
 static PyObject *
 describe(PyObject *obj)
 {
     PyObject *text = PyUnicode_FromFormat("%.200R", obj);
-    if (text == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_Exception)
+        && !PyErr_ExceptionMatches(PyExc_MemoryError)
+        && !PyErr_ExceptionMatches(PyExc_RecursionError)) {
         PyErr_Clear();
         text = PyUnicode_FromFormat("<%.100s object>", Py_TYPE(obj)->tp_name);
     }

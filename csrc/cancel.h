@@ -136,8 +136,8 @@ loop_arm_deadline(LoopObject *loop, ScopeObject *scope, int64_t now)
     return 0;
 }
 
-/* Starts the end: cancels all. The first reason is the one that is told; reason
- * is stolen, and NULL when there is none or making it failed. */
+/* Starts the end: cancels all. The first reason is the one that is told, a str or the exception of
+ * what failed; it is stolen, and NULL when there is none or making it failed. */
 static void
 loop_begin_cancel(LoopObject *loop, PyObject *reason_steal)
 {

@@ -1,7 +1,8 @@
 /* cancelled.h: CancelledError, which knows whose cancellation it is.
  *
  * It holds the cancelled scope and nothing else: its message, and who did it where,
- * are put into words when somebody asks.
+ * are put into words when somebody asks. The exception of what has failed is the scope's, and only
+ * until its block is over.
  */
 #ifndef SLEEPLOOP_CANCELLED_H
 #define SLEEPLOOP_CANCELLED_H
@@ -48,6 +49,25 @@ raise_task_cancelled(ModuleState *state, PyObject *name, ScopeObject *scope)
         PyErr_SetObject(state->CancelledError, exc);
         Py_DECREF(exc);
     }
+}
+
+/* What was being handled when the exception, a CancelledError, was thrown: an error that it has
+ * taken the place of, as when a `finally` awaits, or one that had been caught: they look the same.
+ * Borrowed; NULL: nothing was. */
+static PyObject *
+cancelled_error_replaced(ModuleState *state, PyObject *exc)
+{
+    PyObject *slow = exc;  /* programs can make circles of contexts */
+    for (int odd = 0; exc != NULL && is_cancelled_error(state, exc); odd = !odd) {
+        exc = ((PyBaseExceptionObject *)exc)->context;
+        if (odd) {
+            slow = ((PyBaseExceptionObject *)slow)->context;
+            if (slow == exc) {
+                return NULL;
+            }
+        }
+    }
+    return exc;
 }
 
 /* ---- what has happened, in words --------------------------------------------------------------- */
@@ -129,6 +149,74 @@ scope_describe_deadline(const ScopeObject *scope)
     return text;
 }
 
+/* Whether an exception's repr() is short and runs nobody's code. */
+static int
+repr_is_plain(PyObject *exc)
+{
+    PyObject *args = ((PyBaseExceptionObject *)exc)->args;
+    if (Py_TYPE(exc)->tp_repr != ((PyTypeObject *)PyExc_BaseException)->tp_repr
+        || !PyTuple_CheckExact(args) || PyTuple_GET_SIZE(args) > 4) {
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); i++) {
+        PyObject *arg = PyTuple_GET_ITEM(args, i);
+        int is_large = 0;
+        if (PyLong_CheckExact(arg)) {
+            (void)PyLong_AsLongAndOverflow(arg, &is_large);
+        }
+        else {
+            is_large = PyUnicode_CheckExact(arg) ? PyUnicode_GET_LENGTH(arg) > 200
+                                                 : arg != Py_None && !PyFloat_CheckExact(arg);
+        }
+        if (is_large) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* New str: "task 'name' failed with Error()"; or only with "Error". Beware: the former may run the
+ * exception's repr(). */
+static PyObject *
+scope_describe_failure(const ScopeObject *scope, PyObject *exc, int in_full)
+{
+    PyObject *text = NULL;
+    PyObject *by = scope_culprit(scope);
+    PyObject *what = by == NULL ? NULL : in_full ? describe(exc) : PyType_GetName(Py_TYPE(exc));
+    if (what != NULL) {
+        text = by != Py_None ? PyUnicode_FromFormat("task %R failed with %U", by, what)
+                             : PyUnicode_FromFormat("the run failed with %U", what);
+    }
+    Py_XDECREF(what);
+    Py_XDECREF(by);
+    return text;
+}
+
+/* The exception of what failed and so cancelled the scope, borrowed; NULL if nothing did, or it is
+ * forgotten. */
+static inline PyObject *
+scope_failure_borrowed(const ScopeObject *scope)
+{
+    return scope->source >= SOURCE_FAILURE && scope->reason != NULL
+                   && PyExceptionInstance_Check(scope->reason)
+               ? scope->reason
+               : NULL;
+}
+
+/* The block is over, or the run, and the exception is no more the scope's: frames in its traceback
+ * may lead back here. What words can be had for nothing are kept. Beware: may run Python, when
+ * it dies. */
+static void
+scope_forget_failure(ScopeObject *scope)
+{
+    PyObject *exc = scope_failure_borrowed(scope);
+    if (exc != NULL) {
+        scope->reason = scope_describe_failure(scope, exc, repr_is_plain(exc));
+        PyErr_Clear();
+        Py_DECREF(exc);
+    }
+}
+
 /* New str: why a scope has been cancelled. */
 static PyObject *
 scope_describe_cause(const ScopeObject *scope)
@@ -138,6 +226,12 @@ scope_describe_cause(const ScopeObject *scope)
     }
     if (scope->source == SOURCE_DEADLINE) {
         return scope_describe_deadline(scope);
+    }
+    PyObject *exc = Py_XNewRef(scope_failure_borrowed(scope));
+    if (exc != NULL) {
+        PyObject *text = scope_describe_failure(scope, exc, 1);
+        Py_DECREF(exc);
+        return text;
     }
     if (scope->reason != NULL) {
         return Py_NewRef(scope->reason);
@@ -190,7 +284,7 @@ static PyObject *
 cancelled_error_get_reason(PyObject *op, void *Py_UNUSED(closure))
 {
     ScopeObject *scope = cancelled_error_scope(op);
-    if (scope != NULL && scope->reason == NULL && scope->source == SOURCE_SHUTDOWN) {
+    if (scope != NULL && scope->source >= SOURCE_FAILURE) {
         return scope_describe_cause(scope);
     }
     return Py_NewRef(scope != NULL && scope->reason != NULL ? scope->reason : Py_None);

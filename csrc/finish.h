@@ -22,31 +22,13 @@ error_stands_alone(PyObject *exc)
            || PyErr_GivenExceptionMatches(exc, PyExc_SystemExit);
 }
 
-/* New str: "task 'name' failed with Error()"; NULL without an exception set if it
- * cannot be made. Beware: runs the exception's repr(). */
-static PyObject *
-describe_failure(TaskObject *task, PyObject *exc)
-{
-    PyObject *text = describe(exc);
-    PyObject *name = text != NULL ? task_name(task) : NULL;
-    PyObject *what =
-        name != NULL ? PyUnicode_FromFormat("task %R failed with %U", name, text) : NULL;
-    Py_XDECREF(name);
-    Py_XDECREF(text);
-    PyErr_Clear();
-    return what;
-}
-
-/* Keeps an error for the group to raise; the same exception counts once. The first one
+/* Keeps a failure, a task that failed or an exception, for the group to raise. The first one
  * takes no memory: a group in which something failed must not seem to have gone well. */
 static void
-group_keep_error(LoopObject *loop, GroupObject *group, PyObject *exc)
+group_keep_error(LoopObject *loop, GroupObject *group, PyObject *failure)
 {
     if (group->errors == NULL) {
-        group->errors = Py_NewRef(exc);
-        return;
-    }
-    if (group->errors == exc) {
+        group->errors = Py_NewRef(failure);
         return;
     }
     if (!PyList_CheckExact(group->errors)) {
@@ -57,15 +39,9 @@ group_keep_error(LoopObject *loop, GroupObject *group, PyObject *exc)
         }
         Py_XDECREF(list);
     }
-    int is_list = PyList_CheckExact(group->errors);
-    for (Py_ssize_t i = 0; is_list && i < PyList_GET_SIZE(group->errors); i++) {
-        if (PyList_GET_ITEM(group->errors, i) == exc) {
-            return;
-        }
-    }
-    if (!is_list || PyList_Append(group->errors, exc) < 0) {
+    if (!PyList_CheckExact(group->errors) || PyList_Append(group->errors, failure) < 0) {
         PyErr_Clear();
-        loop_record_error(loop, exc);  /* no memory: it must not get lost */
+        loop_record_error(loop, failure);  /* no memory: it must not get lost */
     }
 }
 
@@ -94,23 +70,15 @@ group_hand_errors_on(LoopObject *loop, GroupObject *group)
     }
 }
 
-/* A task of the group has failed: the others are cancelled. */
+/* The task has failed with exc, and what it has failed in is cancelled: the scope of a group. */
 static void
-group_take_failure(LoopObject *loop, GroupObject *group, TaskObject *task, PyObject *exc)
+loop_cancel_by_failure(LoopObject *loop, ScopeObject *scope, TaskObject *task, PyObject *exc)
 {
-    ScopeObject *scope = group->scope;
-    group_keep_error(loop, group, exc);
-    if (scope->flags & SCOPE_CANCELLED) {
-        return;
+    if (!(scope->flags & SCOPE_CANCELLED)) {
+        scope->reason = Py_NewRef(exc);
+        scope_set_culprit(scope, task);
+        loop_cancel_scope(loop, scope, SOURCE_FAILURE);
     }
-    PyObject *what = describe_failure(task, exc);
-    if (scope->flags & SCOPE_CANCELLED) {  /* by that repr */
-        Py_XDECREF(what);
-        return;
-    }
-    Py_XSETREF(scope->reason, what);
-    scope_set_culprit(scope, task);
-    loop_cancel_scope(loop, scope, SOURCE_FAILURE);
 }
 
 /* Wakes who waits for the group to be empty, once it is. */
@@ -146,6 +114,7 @@ loop_abandon_scope(LoopObject *loop, ScopeObject *scope)
         timeq_cancel(&loop->timers, &scope->timer);
     }
     loop_spread(loop, scope);
+    scope_forget_failure(scope);
     if (group != NULL && scope->group == group) {  /* still: its reason may have died */
         group_hand_errors_on(loop, group);
     }
@@ -168,6 +137,9 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
     loop->current = NULL;  /* nobody may ask for a task that is about to die */
     task->state = (uint8_t)state;
     task->payload = payload_steal;
+    if (state == TASK_FAILED) {
+        task_keep_raised(task);
+    }
     loop_unregister(loop, task);
     for (ScopeObject *s = task->scope; s != base;) {
         if (!ring_empty(&s->tasks) || (s->group != NULL && s->group->errors != NULL)) {
@@ -186,13 +158,13 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
     }
     if (state == TASK_FAILED) {
         if (group != NULL && group->state == GROUP_OPEN && !error_stands_alone(payload_steal)) {
-            group_take_failure(loop, group, task, payload_steal);
+            group_keep_error(loop, group, (PyObject *)task);
+            loop_cancel_by_failure(loop, group->scope, task, payload_steal);
         }
         else if (task->flags & TASK_ROOT || error_ends_run(loop, payload_steal)) {
-            PyObject *what = describe_failure(task, payload_steal);
-            loop_record_error(loop, payload_steal);
+            loop_record_error(loop, (PyObject *)task);
             scope_set_culprit(loop->root, loop->phase == LOOP_RUNNING ? task : NULL);
-            loop_begin_cancel(loop, what);
+            loop_begin_cancel(loop, Py_NewRef(payload_steal));
         }
         else {
             ring_push(&loop->unseen, &task->registered);
@@ -228,11 +200,8 @@ loop_take_error(LoopObject *loop)
         loop->abandoned = 1;
     }
     else {
-        PyObject *text = describe(exc);
         loop_record_error(loop, exc);
-        loop_begin_cancel(loop, text != NULL ? PyUnicode_FromFormat("the run failed with %U", text)
-                                             : NULL);
-        Py_XDECREF(text);
+        loop_begin_cancel(loop, Py_NewRef(exc));
     }
     Py_DECREF(exc);
 }

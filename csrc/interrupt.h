@@ -46,7 +46,7 @@ static PyGetSetDef interrupt_cause_def = {
 /* The task waits there for tasks of its own, from where it is not taken, and has yet to get an
  * interrupt. That is a failure of the block: the tasks are cancelled, and when they have ended, the
  * group raises it. A group that gives way, as first_of() has one, leaves it to the next await; and
- * so does one that is being cancelled already. Beware: runs the exception's repr(). */
+ * so does one that is being cancelled already. */
 static void
 leave_interrupted(LoopObject *loop, TaskObject *task)
 {
@@ -59,9 +59,8 @@ leave_interrupted(LoopObject *loop, TaskObject *task)
         if (exc == NULL) {
             exc = PyErr_GetRaisedException();
         }
-        Py_INCREF(group);
-        group_take_failure(loop, group, task, exc);
-        Py_DECREF(group);
+        group_keep_error(loop, group, exc);
+        loop_cancel_by_failure(loop, group->scope, task, exc);
         Py_DECREF(exc);
     }
 }
@@ -70,7 +69,7 @@ leave_interrupted(LoopObject *loop, TaskObject *task)
 
 /* Raises Interrupt(cause) in the task, which has not ended, at its await or at the next. 0, or -1
  * with MemoryError, and then nothing has happened. Beware: what it waited with may run Python
- * when it dies, and the cause's repr() may. */
+ * when it dies. */
 static int
 task_interrupt(TaskObject *task, PyObject *cause)
 {

@@ -22,11 +22,15 @@ leave_new(ModuleState *state, GroupObject *group, PyObject *exc)
     return leave;
 }
 
-/* Raises what a group has kept, in one exception group. */
+/* Raises what a group has kept, in one exception group. context: what is being handled, borrowed, or
+ * NULL; what the group holds itself is not told twice. Beware: may run Python. */
 static void
-raise_group_errors(LoopObject *loop, PyObject *errors)
+raise_group_errors(LoopObject *loop, PyObject *errors, PyObject *context)
 {
     PyObject *list = PyList_CheckExact(errors) ? Py_NewRef(errors) : Py_BuildValue("[O]", errors);
+    if (list != NULL) {
+        failures_unpack(loop->state, list);
+    }
     Py_ssize_t n = list != NULL ? PyList_GET_SIZE(list) : 0;
     PyObject *message =
         list != NULL ? PyUnicode_FromFormat("%zd error%s in a TaskGroup", n, n == 1 ? "" : "s")
@@ -35,11 +39,14 @@ raise_group_errors(LoopObject *loop, PyObject *errors)
                           ? PyObject_CallFunctionObjArgs(PyExc_BaseExceptionGroup, message, list,
                                                          NULL)
                           : NULL;
+    for (Py_ssize_t i = 0; group != NULL && i < PyList_GET_SIZE(list); i++) {
+        context = PyList_GET_ITEM(list, i) != context ? context : NULL;
+    }
     Py_XDECREF(message);
     Py_XDECREF(list);
     if (group != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(group), group);
-        Py_DECREF(group);
+        PyException_SetContext(group, Py_XNewRef(context));
+        PyErr_SetRaisedException(group);
         return;
     }
     PyObject *exc = PyErr_GetRaisedException();
@@ -67,7 +74,8 @@ group_outcome(LoopObject *loop, GroupObject *group, TaskObject *task, PyObject *
     int is_cancel = rest != NULL && is_cancelled_error(state, rest)
                     && (was_cancelled || cancelled_error_scope(rest) != NULL);
     int stands_alone = rest != NULL && error_stands_alone(rest);
-    if (rest != NULL && !is_cancel && !stands_alone) {
+    int is_kept = rest != NULL && !is_cancel && !stands_alone;
+    if (is_kept) {
         group_keep_error(loop, group, rest);
     }
     Py_XDECREF(rest);
@@ -77,7 +85,13 @@ group_outcome(LoopObject *loop, GroupObject *group, TaskObject *task, PyObject *
         record_group_errors(loop, errors);
     }
     else if (errors != NULL) {
-        raise_group_errors(loop, errors);
+        /* The group's own cancellation came of what it raises now. */
+        PyObject *context = exc == NULL ? PyErr_GetHandledException()
+                            : is_kept   ? NULL
+                            : *caught   ? Py_XNewRef(cancelled_error_replaced(state, exc))
+                                        : Py_NewRef(exc);
+        raise_group_errors(loop, errors, context);
+        Py_XDECREF(context);
         Py_DECREF(errors);
         return -1;
     }
@@ -104,6 +118,7 @@ leave_end(LoopObject *loop, LeaveObject *self, PyObject **result)
     /* Whose a CancelledError is that was raised by hand is settled while its cause holds. */
     scope_leave(group->scope);
     group->scope->cause = self->is_own ? group->scope : NULL;
+    scope_forget_failure(group->scope);
     int rc = group_outcome(loop, group, task, exc, self->is_own || self->is_other, &caught);
     group->scope->cause = NULL;
     Py_XDECREF(exc);
@@ -118,6 +133,7 @@ leave_begin(ModuleState *state, LeaveObject *self, PyObject **result)
     GroupObject *group = self->group;
     ScopeObject *scope = group->scope;
     LoopObject *loop = current_loop_borrowed(state);
+    PyObject *torn = NULL;
     self->state = TRAP_DONE;  /* for now: what follows may run Python, which may resume it */
     if (scope->state == SCOPE_ENTERED && loop != NULL && loop->current == scope->task
         && scope->task->scope != scope) {
@@ -127,13 +143,13 @@ leave_begin(ModuleState *state, LeaveObject *self, PyObject **result)
                         "this TaskGroup is left in the wrong order: a block was entered inside of "
                         "it and has not been left; an async generator must not `yield` inside of "
                         "one");
-        PyObject *error = PyErr_GetRaisedException();
+        torn = PyErr_GetRaisedException();
         scope_tear_inner(scope);
         task_update_cancelling(task);
-        group_keep_error(loop, group, error);
-        Py_DECREF(error);
+        group_keep_error(loop, group, torn);
     }
     if (scope_check_leave(state, scope, self->exc) < 0) {
+        Py_XDECREF(torn);
         group->state = GROUP_CLOSED;
         if (PyErr_Occurred()) {
             return PYGEN_ERROR;
@@ -143,20 +159,13 @@ leave_begin(ModuleState *state, LeaveObject *self, PyObject **result)
     }
     self->is_own = scope->cause == scope;
     self->is_other = scope->cause != NULL && !self->is_own;
-    if ((self->exc != NULL || group->errors != NULL) && !(scope->flags & SCOPE_CANCELLED)) {
-        PyObject *what = self->exc != NULL ? describe_failure(scope->task, self->exc) : NULL;
-        if (!(scope->flags & SCOPE_CANCELLED) && scope->task != NULL) {
-            Py_XSETREF(scope->reason, what);
-            scope_set_culprit(scope, scope->task);
-            loop_cancel_scope(loop, scope, SOURCE_FAILURE);
-        }
-        else {
-            Py_XDECREF(what);
-        }
+    PyObject *exc = self->exc != NULL ? self->exc : torn;
+    if (exc != NULL) {
+        loop_cancel_by_failure(loop, scope, scope->task, exc);
     }
-    if (scope->task == NULL || (group->count == 0 && group->starting == 0)) {
-        return scope->task != NULL ? leave_end(loop, self, result)
-                                   : trap_used_up("__aexit__()");
+    Py_XDECREF(torn);
+    if (group->count == 0 && group->starting == 0) {
+        return leave_end(loop, self, result);
     }
     self->started = clock_about_now(&loop->clock);
     self->state = TRAP_WAITING;

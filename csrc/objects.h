@@ -61,7 +61,12 @@ struct TaskObject {
     PyObject *coro;          /* owned */
     PyObject *context;       /* owned: this task's copy */
     PyObject *payload;       /* owned; see task_state */
-    struct link link;        /* in the ready ring, in the joined task's `waiters`, or at a place */
+    union {
+        struct link link;    /* in the ready ring, in the joined task's `waiters`, or at a place */
+        struct {             /* TASK_FAILED: of its exception, as the coroutine left it; each */
+            PyObject *traceback, *context;  /* owned, or NULL */
+        } raised;
+    };
     struct timer timer;      /* in the loop's heap while TASK_TIMER */
     uint8_t state;           /* enum task_state */
     uint16_t flags;          /* enum task_flags */
@@ -154,7 +159,8 @@ struct ScopeObject {
     uint8_t flags;        /* enum scope_flags */
     uint8_t kind;         /* enum deadline_kind */
     uint8_t source;       /* enum cancel_source, once it is cancelled; as are these: */
-    PyObject *reason;     /* owned: what cancel() was given, or a str that says what happened */
+    PyObject *reason;     /* owned: what cancel() was given; or a str that says what happened; or,
+                             until the block or the run is over, the exception of what failed */
     PyObject *by_name;    /* owned: the name of the task that did it, if it has one */
     uint32_t by_number;   /* and its number; 0: it was no task */
     int line;
@@ -170,8 +176,8 @@ enum group_state { GROUP_NEW, GROUP_OPEN, GROUP_CLOSED };
 struct GroupObject {
     PyObject_HEAD
     ScopeObject *scope;   /* owned */
-    PyObject *errors;     /* owned: what has failed, an exception or a list of several; NULL:
-                             nothing yet */
+    PyObject *errors;     /* owned: what has failed, a task or an exception, or a list of several;
+                             NULL: nothing yet */
     TaskObject *leaving;  /* borrowed: the task that is in TASK_LEAVE here, or NULL */
     size_t count;         /* tasks that have not finished */
     size_t starting;      /* calls of start() that are under way */
@@ -479,7 +485,8 @@ struct LoopObject {
     ScopeObject *root;      /* owned: around every task but the loop's own; to cancel it is to
                                end the run */
     struct link unseen;     /* failed tasks whose failure nobody has seen, borrowed */
-    PyObject *errors;       /* owned list of what the run will raise; NULL outside a run */
+    PyObject *errors;       /* owned list of what the run will raise, of tasks that failed and of
+                               exceptions; NULL outside a run */
     PyObject *unlisted;     /* owned: the first error for which there was no room in it */
     size_t live_forever;    /* live tasks in TASK_FOREVER that a signal may yet wake */
     PyObject *asyncgens;    /* owned WeakValueDictionary: serial number -> async generator

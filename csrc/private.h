@@ -335,6 +335,7 @@ module_py_take_errors(PyObject *module, PyObject *op)
     }
     PyObject *errors = loop->errors;
     loop->errors = fresh;
+    failures_unpack(loop->state, errors);
     return errors;
 }
 

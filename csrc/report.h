@@ -7,7 +7,7 @@
 #ifndef SLEEPLOOP_REPORT_H
 #define SLEEPLOOP_REPORT_H
 
-#include "args.h"
+#include "failure.h"
 
 /* Logs exc with its traceback; `message` is a new reference that is stolen, or
  * NULL when making it failed. Any exception that is set stays as it is. */
@@ -66,26 +66,25 @@ errors_new(void)
     return errors;
 }
 
-/* Notes an error for the run to raise. The same exception counts once. */
+/* Notes a failure for the run to raise, a task that failed or an exception. */
 static void
-loop_record_error(LoopObject *loop, PyObject *exc)
+loop_record_error(LoopObject *loop, PyObject *failure)
 {
     if (loop->errors != NULL) {
-        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(loop->errors); i++) {
-            if (PyList_GET_ITEM(loop->errors, i) == exc) {
-                return;
-            }
-        }
-        if (PyList_Append(loop->errors, exc) == 0) {
+        if (PyList_Append(loop->errors, failure) == 0) {
             return;
         }
         PyErr_Clear();
         if (loop->unlisted == NULL) {  /* or else the run would seem to have gone well */
-            loop->unlisted = Py_NewRef(exc);
+            loop->unlisted = Py_NewRef(failure);
             return;
         }
     }
-    log_exception(PyUnicode_FromString("an error that the run could not raise"), exc);
+    PyObject *exc = Py_XNewRef(failure_exception_borrowed(loop->state, failure));
+    if (exc != NULL) {
+        log_exception(PyUnicode_FromString("an error that the run could not raise"), exc);
+        Py_DECREF(exc);
+    }
 }
 
 /* Marks a task's failure as seen. */
@@ -105,6 +104,7 @@ static void
 task_report_unseen(TaskObject *task)
 {
     task_mark_seen(task);
+    task_restore_raised(task);
     PyObject *exc = Py_NewRef(task->payload);
     if (task->loop != NULL && task->loop->errors != NULL && !(task->flags & TASK_DAEMON)) {
         loop_record_error(task->loop, exc);

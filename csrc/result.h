@@ -20,7 +20,7 @@ loop_raise_one(PyObject *errors, PyObject *exc)
     PyErr_SetRaisedException(Py_NewRef(exc));
 }
 
-/* Raises what the run collected; a single error as it is. */
+/* Raises what the run collected, exceptions; a single one as it is. */
 static void
 loop_raise_errors(PyObject *errors)
 {
@@ -54,8 +54,11 @@ loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
     PyObject *results = NULL;
     PyObject *unlisted = loop->unlisted;
     loop->unlisted = NULL;
-    if (unlisted != NULL && PyList_Append(errors, unlisted) < 0) {
-        PyErr_SetRaisedException(Py_NewRef(unlisted));
+    int is_listed = unlisted == NULL || PyList_Append(errors, unlisted) == 0;
+    PyErr_Clear();
+    failures_unpack(loop->state, errors);
+    if (!is_listed) {
+        PyErr_SetRaisedException(Py_XNewRef(failure_exception_borrowed(loop->state, unlisted)));
     }
     else if (loop->interrupted) {
         PyObject *exc = PyObject_CallNoArgs(PyExc_KeyboardInterrupt);

@@ -237,6 +237,7 @@ loop_end(LoopObject *loop, struct outside *outside, int wanted)
     if (loop->trace != NULL && loop_hand_trace_on(loop) < 0) {
         loop_take_error(loop);
     }
+    scope_forget_failure(loop->root);
     PyObject *roots = loop->roots, *errors = loop->errors;
     loop->roots = loop->errors = NULL;
     if (!wanted) {

@@ -186,6 +186,7 @@ task_outcome(ModuleState *state, TaskObject *task)
         return Py_NewRef(task->payload);
     case TASK_FAILED:
         task_mark_seen(task);
+        task_restore_raised(task);
         /* As `raise` does, so that an exception in flight here becomes its context. */
         PyErr_SetObject((PyObject *)Py_TYPE(task->payload), task->payload);
         return NULL;

@@ -46,6 +46,11 @@ task_py_exception(PyObject *op, PyObject *Py_UNUSED(ignored))
     }
     if (task->state == TASK_FAILED) {
         task_mark_seen(task);
+        PyObject *handled = PyErr_GetHandledException();
+        if (handled != task->payload) {  /* else its traceback tells how it came here */
+            task_restore_raised(task);
+        }
+        Py_XDECREF(handled);
         return Py_NewRef(task->payload);
     }
     if (task->state == TASK_CANCELLED) {
@@ -206,6 +211,10 @@ task_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(task->context);
     Py_VISIT(task->payload);
     Py_VISIT(task->scope);
+    if (task->state == TASK_FAILED) {
+        Py_VISIT(task->raised.traceback);
+        Py_VISIT(task->raised.context);
+    }
     return 0;
 }
 
@@ -243,6 +252,10 @@ task_tp_clear(PyObject *op)
     Py_CLEAR(task->coro);
     Py_CLEAR(task->context);
     Py_CLEAR(task->payload);
+    if (task->state == TASK_FAILED) {
+        Py_CLEAR(task->raised.traceback);
+        Py_CLEAR(task->raised.context);
+    }
     Py_CLEAR(task->loop);
     return 0;
 }

@@ -250,7 +250,12 @@ class CancelScope:
         task.scopes.append(self)
         self.changed()
 
+    def forget_failure(self) -> None:
+        if isinstance(self.reason, Failure):
+            self.reason = self.reason.short
+
     def leave(self) -> None:
+        self.forget_failure()
         assert self.task is not None
         assert self.task is current_task()
         assert self.task.scopes.pop() is self
@@ -295,7 +300,7 @@ class TaskGroup:
         self.count = 0  # of its tasks that have not ended
         self.starting = 0  # calls of start() that have not returned
         self.leaving: Task | None = None  # waits for the others
-        self.errors: list[BaseException] = []
+        self.errors: list[Task | BaseException] = []
 
     def create_task(self, coro: Any, *, name: str | None = None) -> Task:
         self.check_open("create_task()")
@@ -332,12 +337,8 @@ class TaskGroup:
             self.leaving.loop.wake(self.leaving)
             self.leaving = None
 
-    def keep(self, exc: BaseException) -> None:
-        if not any(exc is other for other in self.errors):
-            self.errors.append(exc)
-
     def task_failed(self, task: Task, exc: BaseException) -> None:
-        self.keep(exc)
+        self.errors.append(task)
         self.cancel_scope.cancel_because("failure", failure(task, exc), task)
 
     async def __aenter__(self) -> TaskGroup:
@@ -363,10 +364,10 @@ class TaskGroup:
                 current_loop().record(error)
             return False
         if rest is not None and owner(rest, cause) is None:
-            self.keep(rest)
-        if self.errors:
-            n = len(self.errors)
-            raise BaseExceptionGroup(f"{n} error{'s' * (n > 1)} in a TaskGroup", self.errors)
+            self.errors.append(rest)
+        if errors := raised(self.errors):
+            n = len(errors)
+            raise BaseExceptionGroup(f"{n} error{'s' * (n > 1)} in a TaskGroup", errors)
         if rest is not None:
             return False  # the cancellation of a scope further out
         cause = current_task().cause()
@@ -402,6 +403,7 @@ class Task:
         self.thrown: BaseException | None = None  # at its next step
         self.taken = False  # by a cancellation: CancelledError is thrown at its next step
         self.seen = False  # somebody learned of its failure
+        self.raised_on: BaseException | None = None  # the context of that, as it was then
         self.waiters: list[Task] = []
         self.base = base  # the scope that it was made in
         base.tasks.append(self)
@@ -482,16 +484,27 @@ class Task:
         if self.state == "cancelled":
             raise CancelledError(f"task {self.name!r} was cancelled", self.payload)
         self.seen = True
+        if self.state == "failed" and sys.exception() is not self.payload:
+            self.restore()
         return self.payload if self.state == "failed" else None
+
+    def restore(self) -> None:
+        """Make the exception again what it was when the task ended."""
+        above = self.raised_on
+        while above is not None and above is not self.payload:
+            above = above.__context__
+        self.payload.__context__ = self.raised_on if above is None else None  # no circle
 
     def result(self) -> Any:
         exc = self.exception()
         if exc is not None:
+            self.restore()
             raise exc
         return self.payload
 
     def report(self) -> None:
         self.seen = True
+        self.restore()
         if not self.daemon:
             self.loop.record(self.payload)
         log(f"task {self.name!r} failed and nobody retrieved its exception", self.payload)
@@ -520,8 +533,27 @@ class Task:
         return "sleeping until cancelled"  # as in a deadlock
 
 
-def failure(task: Task, exc: BaseException) -> str:
-    return f"task {task.name!r} failed with {exc!r:.200}"
+class Failure(str):
+    short: str  # what is kept of it when the block is over
+
+
+def failure(task: Task, exc: BaseException) -> Failure:
+    words = Failure(f"task {task.name!r} failed with {exc!r:.200}")
+    is_plain = not isinstance(exc, BaseExceptionGroup)
+    words.short = words if is_plain else f"task {task.name!r} failed with {type(exc).__name__}"
+    return words
+
+
+def raised(failures: list[Task | BaseException]) -> list[BaseException]:
+    """Each exception once, as the first of the tasks that failed with it did."""
+    found: dict[int, BaseException] = {}
+    for failure in failures:
+        exc = failure.payload if isinstance(failure, Task) else failure
+        if id(exc) not in found:
+            found[id(exc)] = exc
+            if isinstance(failure, Task):
+                failure.restore()
+    return list(found.values())
 
 
 def stands_alone(exc: BaseException) -> bool:
@@ -549,7 +581,7 @@ class SleepingLoop:
         self.timers: list[tuple[float, int, Task | CancelScope]] = []
         self.live: dict[Task, None] = {}  # in order of creation
         self.unseen: list[weakref.ref[Task]] = []  # failures, in order
-        self.errors: list[BaseException] = []
+        self.errors: list[Task | BaseException] = []
         self.roots = [self.spawn(coro, None, base=self.root, root=True) for coro in coros]
 
     def spawn(
@@ -598,6 +630,7 @@ class SleepingLoop:
             if task is not None and not task.seen:
                 task.report()
         running = None
+        self.root.forget_failure()
         return self.outcome()
 
     def next_task(self) -> Task:
@@ -632,21 +665,21 @@ class SleepingLoop:
                 yield from self.tree(task.number, indent + "  ")
 
     def outcome(self) -> list[Any]:
-        for exc in self.errors:
+        errors = raised(self.errors)
+        for exc in errors:
             if isinstance(exc, SystemExit):
-                for other in self.errors:
+                for other in errors:
                     if other is not exc:
                         log("an error of the run that ended with SystemExit", other)
                 raise exc
-        if len(self.errors) == 1:
-            raise self.errors[0]
-        if self.errors:
-            raise BaseExceptionGroup(f"{len(self.errors)} tasks failed", self.errors)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise BaseExceptionGroup(f"{len(errors)} tasks failed", errors)
         return [root.result() for root in self.roots]
 
-    def record(self, exc: BaseException) -> None:
-        if not any(exc is other for other in self.errors):
-            self.errors.append(exc)
+    def record(self, failure: Task | BaseException) -> None:
+        self.errors.append(failure)
 
     # ---- a task ---------------------------------------------------------------------------------
 
@@ -752,6 +785,7 @@ class SleepingLoop:
 
     def finish(self, task: Task, state: str, payload: Any) -> None:
         task.state, task.payload = state, payload
+        task.raised_on = payload.__context__ if state == "failed" else None
         del self.live[task]
         task.base.tasks.remove(task)
         for scope in task.scopes:
@@ -765,7 +799,7 @@ class SleepingLoop:
                 group.task_failed(task, payload)
             elif task.root or not isinstance(payload, (Exception, sleeploop.CancelledError)):
                 task.seen = True
-                self.record(payload)
+                self.record(task)
                 self.cancel_all(failure(task, payload), task)
             else:
                 self.unseen.append(weakref.ref(task))

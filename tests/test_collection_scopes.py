@@ -244,10 +244,11 @@ def test_a_group_that_dies_with_what_has_failed_in_it():
         await group.__aenter__()
         error = ValueError("kept")
         error.group = group
-        group.create_task(fail(error))
+        task = group.create_task(fail(error))
         await awaited_error(sleep_forever())
-        assert error in gc.get_referents(group)
-        del group, error
+        assert task in gc.get_referents(group)
+        assert error in gc.get_referents(task)
+        del group, error, task
         gc.collect()
 
     with pytest.raises(BaseExceptionGroup) as caught:

@@ -28,7 +28,7 @@ from sleeploop import (
     sleep_forever,
     sleep_until,
 )
-from tests.helpers import OnDel, give, virtual, yielding
+from tests.helpers import OnDel, awaited_error, give, virtual, yielding
 
 
 async def fail(error: BaseException) -> None:
@@ -884,8 +884,16 @@ def test_an_error_whose_repr_looks_around():
             gc.collect()
             return "seen"
 
-    looks = []
+    async def main():
+        create_task(asks())
+        await checkpoint()
+        await fail(Failure())
+
+    async def asks():
+        words.append(str(await awaited_error(sleep_forever())))
+
+    looks, words = [], []
     with pytest.raises(Failure):
-        virtual(fail(Failure()))
-    assert looks
+        virtual(main())
+    assert words == ["task 'Task-1' failed with seen"]
     assert all(task.cancelled() for _, task in looks)

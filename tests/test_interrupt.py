@@ -28,6 +28,7 @@ from sleeploop import (
     sleep_forever,
     timeout,
 )
+from tests.helpers import awaited_error
 
 
 def run(coro, **options):
@@ -302,12 +303,20 @@ def test_a_cause_whose_repr_interrupts_again():
     async def host():
         with pytest.raises(ExceptionGroup) as caught:
             async with TaskGroup() as group:
-                group.create_task(sleep(5))
-        return [error.cause for error in caught.value.exceptions]
+                group.create_task(child())
+        causes = [error.cause for error in caught.value.exceptions]
+        with pytest.raises(Interrupt) as caught:
+            await checkpoint()
+        return [*causes, caught.value.cause]
+
+    async def child():
+        error = await awaited_error(sleep(5))
+        assert "task 'Task-2' failed with" in str(error)
 
     async def main():
         nonlocal task
         task = create_task(host())
+        await checkpoint()
         await checkpoint()
         task.interrupt(cause)
         return await task
