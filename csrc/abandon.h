@@ -34,7 +34,8 @@ loop_abandon(LoopObject *loop)
         if (loop_close_task(loop, task) < 0) {
             PyObject *exc = PyErr_GetRaisedException();
             PyObject *name = task_name(task);
-            log_exception(name != NULL ? PyUnicode_FromFormat(
+            log_exception(loop, "error",
+                          name != NULL ? PyUnicode_FromFormat(
                               "task %R failed while it was being closed", name)
                                        : NULL,
                           exc);

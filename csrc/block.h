@@ -87,20 +87,32 @@ scope_tear_inner(ScopeObject *scope)
     }
 }
 
-/* A scope is left in the wrong place. It is taken off all the same, with those inside of it:
- * they would be in force where nobody can see them. */
+/* Takes off a scope whose block is gone. Those inside of it stay: their blocks are not. */
+static void
+scope_take_off(ScopeObject *scope)
+{
+    TaskObject *task = (TaskObject *)Py_NewRef(scope->task);
+    LoopObject *loop = task->loop;
+    loop_abandon_scope(loop, scope);
+    loop_cause_changed(loop, task);
+    if (loop->idling) {  /* another thread did it: a coroutine was collected there */
+        idle_wake(&loop->idle);
+    }
+    Py_DECREF(task);
+}
+
+/* A scope is left by its task in the wrong order. It is taken off all the same, with those inside
+ * of it: they would be in force where nobody can see them. */
 static void
 scope_tear_off(ScopeObject *scope)
 {
     TaskObject *task = (TaskObject *)Py_NewRef(scope->task);
-    LoopObject *loop = task->loop;
     scope_tear_inner(scope);
     if (scope->task == task) {
-        loop_abandon_scope(loop, scope);
+        scope_take_off(scope);
     }
-    loop_cause_changed(loop, task);
-    if (loop->idling) {  /* another thread did it: a coroutine was collected there */
-        idle_wake(&loop->idle);
+    else {
+        loop_cause_changed(task->loop, task);
     }
     Py_DECREF(task);
 }
@@ -117,8 +129,12 @@ task_is_closed_outside(const TaskObject *task, PyObject *exc)
                    && compat_coro_state(task->coro) == CORO_RUNNING));
 }
 
-/* 0 if the scope can be left here and now, with exc or NULL. -1: it cannot, and a RuntimeError says why, or
- * has been left by its task's end, or that of its loop, and there is nothing to say. */
+/* 0 if the scope can be left here and now, with exc or NULL. -1: it cannot, and a RuntimeError says
+ * why, or it has been left by its task's end, or that of its loop, and there is nothing to say.
+ *
+ * Whoever leaves another task's block has made a mistake of his own: the block is as it was, and
+ * its task does not notice. Only if a generator that has entered it is closed elsewhere, its block
+ * is gone. */
 static int
 scope_check_leave(ModuleState *state, ScopeObject *scope, PyObject *exc)
 {
@@ -138,7 +154,9 @@ scope_check_leave(ModuleState *state, ScopeObject *scope, PyObject *exc)
     if (loop == NULL || task != loop->current) {
         int is_quiet = task_is_closed_outside(task, exc);
         Py_INCREF(task);
-        scope_tear_off(scope);
+        if (is_quiet || (exc != NULL && PyErr_GivenExceptionMatches(exc, PyExc_GeneratorExit))) {
+            scope_take_off(scope);
+        }
         PyObject *name = is_quiet ? NULL : task_name(task);
         if (name != NULL) {
             PyErr_Format(PyExc_RuntimeError,
@@ -263,6 +281,7 @@ scope_end(ModuleState *state, ScopeObject *scope, PyObject *exc)
     if (scope_check_leave(state, scope, exc) < 0) {
         return PyErr_Occurred() ? -1 : 0;
     }
+    LoopObject *loop = scope->task->loop;  /* which runs, and will not go */
     PyObject *rest = NULL;
     if (exc != NULL && scope_take_own(state, scope, exc, &rest) < 0) {
         PyObject *error = PyErr_GetRaisedException();
@@ -288,6 +307,7 @@ scope_end(ModuleState *state, ScopeObject *scope, PyObject *exc)
         raise_timeout(scope, exc);
         return -1;
     }
+    loop_note_swallowed(loop, exc);
     return 1;
 }
 

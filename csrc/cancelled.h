@@ -51,14 +51,15 @@ raise_task_cancelled(ModuleState *state, PyObject *name, ScopeObject *scope)
     }
 }
 
-/* What was being handled when the exception, a CancelledError, was thrown: an error that it has
- * taken the place of, as when a `finally` awaits, or one that had been caught: they look the same.
- * Borrowed; NULL: nothing was. */
+/* What was being handled when exc, a CancelledError or a group of them, was raised: an error that it
+ * has taken the place of, as when a `finally` awaits, or one that had been caught: they look the
+ * same. Borrowed; NULL: nothing was. */
 static PyObject *
 cancelled_error_replaced(ModuleState *state, PyObject *exc)
 {
     PyObject *slow = exc;  /* programs can make circles of contexts */
-    for (int odd = 0; exc != NULL && is_cancelled_error(state, exc); odd = !odd) {
+    int odd = 0;
+    do {
         exc = ((PyBaseExceptionObject *)exc)->context;
         if (odd) {
             slow = ((PyBaseExceptionObject *)slow)->context;
@@ -66,7 +67,8 @@ cancelled_error_replaced(ModuleState *state, PyObject *exc)
                 return NULL;
             }
         }
-    }
+        odd = !odd;
+    } while (exc != NULL && is_cancelled_error(state, exc));
     return exc;
 }
 

@@ -98,8 +98,12 @@ loop_abandon_scope(LoopObject *loop, ScopeObject *scope)
 {
     GroupObject *group =
         scope->group != NULL && scope->group->state == GROUP_OPEN ? scope->group : NULL;
+    ScopeObject *inner = scope->inner;
     uint32_t number = scope->task->number;
     scope_unlink(scope);
+    if (inner != NULL) {
+        loop_spread(loop, inner);
+    }
     if (group != NULL) {
         group->state = GROUP_CLOSED;
     }
@@ -185,6 +189,26 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
     Py_XDECREF(group);
     Py_XDECREF(old);
     Py_DECREF(task);
+}
+
+/* ---- what a cancellation has taken the place of ---------------------------------------------- */
+
+/* A CancelledError ends here, and with it an error that it came on top of: one that was under way
+ * when a `finally` awaited, or that had been caught. In a debug run that is told. Beware: runs
+ * Python. */
+static inline void
+loop_note_swallowed(LoopObject *loop, PyObject *cancelled)
+{
+    if (loop->debug) {
+        PyObject *error = Py_XNewRef(cancelled_error_replaced(loop->state, cancelled));
+        if (error != NULL) {
+            log_exception(loop, "debug",
+                          PyUnicode_FromString("a cancellation that has ended here came on top of "
+                                               "this error, which is raised no more"),
+                          error);
+            Py_DECREF(error);
+        }
+    }
 }
 
 /* ---- errors of the loop itself --------------------------------------------------------------- */

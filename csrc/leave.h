@@ -96,6 +96,9 @@ group_outcome(LoopObject *loop, GroupObject *group, TaskObject *task, PyObject *
         return -1;
     }
     Py_XDECREF(errors);
+    if (*caught) {
+        loop_note_swallowed(loop, exc);
+    }
     if ((exc == NULL || *caught) && (task->flags & TASK_CANCELLING)) {
         /* The end of the block is an await, too. */
         PyErr_SetRaisedException(cancelled_error_new(state, task_cancel_cause(task)));
@@ -150,7 +153,6 @@ leave_begin(ModuleState *state, LeaveObject *self, PyObject **result)
     }
     if (scope_check_leave(state, scope, self->exc) < 0) {
         Py_XDECREF(torn);
-        group->state = GROUP_CLOSED;
         if (PyErr_Occurred()) {
             return PYGEN_ERROR;
         }

@@ -9,10 +9,34 @@
 
 #include "failure.h"
 
-/* Logs exc with its traceback; `message` is a new reference that is stolen, or
- * NULL when making it failed. Any exception that is set stays as it is. */
+/* What came out of the logging is set: its handlers are the user's, and so is the repr() of what it
+ * has put into words. Its errors are dropped, as logging itself does; what ends a run ends this one:
+ * KeyboardInterrupt as Ctrl-C does. */
+COLD static void
+log_failed(LoopObject *loop)
+{
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (loop != NULL && loop->errors != NULL
+        && PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
+        loop->abandoned = loop->abandoned || loop->interrupted;
+        loop->interrupted = 1;
+    }
+    else if (loop == NULL || loop->errors == NULL || PyList_Append(loop->errors, exc) < 0) {
+        PyErr_SetRaisedException(Py_NewRef(exc));
+        PyErr_WriteUnraisable(NULL);
+    }
+    Py_DECREF(exc);
+}
+
+/* Logs exc with its traceback, at a level: "error" or the like; `message` is a new reference that
+ * is stolen, or NULL when making it failed. loop: whose run it is of, or NULL. Any exception that
+ * is set stays as it is. */
 static void
-log_exception(PyObject *message_steal, PyObject *exc)
+log_exception(LoopObject *loop, const char *level, PyObject *message_steal, PyObject *exc)
 {
     PyObject *saved = NULL;
     if (message_steal == NULL) {
@@ -24,21 +48,23 @@ log_exception(PyObject *message_steal, PyObject *exc)
     PyObject *logging = PyImport_ImportModule("logging");
     PyObject *logger =
         logging != NULL ? PyObject_CallMethod(logging, "getLogger", "s", "sleeploop") : NULL;
-    PyObject *error = logger != NULL ? PyObject_GetAttrString(logger, "error") : NULL;
-    PyObject *args = error != NULL && message_steal != NULL
+    PyObject *log = logger != NULL ? PyObject_GetAttrString(logger, level) : NULL;
+    PyObject *args = log != NULL && message_steal != NULL
                          ? Py_BuildValue("(sO)", "%s", message_steal)
                          : NULL;
     PyObject *kwargs = args != NULL ? Py_BuildValue("{sO}", "exc_info", exc) : NULL;
-    PyObject *done = kwargs != NULL ? PyObject_Call(error, args, kwargs) : NULL;
+    PyObject *done = kwargs != NULL ? PyObject_Call(log, args, kwargs) : NULL;
     if (done == NULL) {
-        PyErr_Clear();
+        if (PyErr_Occurred()) {
+            log_failed(loop);
+        }
         PyErr_SetRaisedException(Py_NewRef(exc));
         PyErr_WriteUnraisable(message_steal);
     }
     Py_XDECREF(done);
     Py_XDECREF(kwargs);
     Py_XDECREF(args);
-    Py_XDECREF(error);
+    Py_XDECREF(log);
     Py_XDECREF(logger);
     Py_XDECREF(logging);
     Py_XDECREF(message_steal);
@@ -82,7 +108,8 @@ loop_record_error(LoopObject *loop, PyObject *failure)
     }
     PyObject *exc = Py_XNewRef(failure_exception_borrowed(loop->state, failure));
     if (exc != NULL) {
-        log_exception(PyUnicode_FromString("an error that the run could not raise"), exc);
+        log_exception(loop, "error",
+                      PyUnicode_FromString("an error that the run could not raise"), exc);
         Py_DECREF(exc);
     }
 }
@@ -110,7 +137,8 @@ task_report_unseen(TaskObject *task)
         loop_record_error(task->loop, exc);
     }
     PyObject *name = task_name(task);
-    log_exception(name != NULL ? PyUnicode_FromFormat(
+    log_exception(task->loop, "error",
+                  name != NULL ? PyUnicode_FromFormat(
                       "task %R failed and nobody retrieved its exception", name)
                                : NULL,
                   exc);

@@ -11,7 +11,8 @@ loop_raise_one(PyObject *errors, PyObject *exc)
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(errors); i++) {
         PyObject *other = Py_NewRef(PyList_GET_ITEM(errors, i));
         if (other != exc) {
-            log_exception(PyUnicode_FromFormat("an error of the run that ended with %s",
+            log_exception(NULL, "error",
+                          PyUnicode_FromFormat("an error of the run that ended with %s",
                                                Py_TYPE(exc)->tp_name),
                           other);
         }

@@ -72,6 +72,9 @@ loop_step_raised(LoopObject *loop, TaskObject *task)
         loop_finish(loop, task, TASK_FAILED, exc);
         return;
     }
+    else {
+        loop_note_swallowed(loop, exc);
+    }
     Py_XINCREF(cause);
     /* Its traceback would keep the coroutine's locals alive. */
     Py_DECREF(exc);
