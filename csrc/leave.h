@@ -241,10 +241,19 @@ leave_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     return result;
 }
 
+/* Its coroutine is closed, as by the second Ctrl-C: what the block had failed with goes to the run,
+ * as nobody else is left to raise it. */
 static PyObject *
 leave_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    leave_give_up((LeaveObject *)op);
+    LeaveObject *self = (LeaveObject *)op;
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    LoopObject *loop = current_loop_borrowed(state);
+    if (self->state == TRAP_WAITING && self->exc != NULL && loop != NULL && loop->errors != NULL
+        && !is_cancelled_error(state, self->exc)) {
+        loop_record_error(loop, self->exc);
+    }
+    leave_give_up(self);
     Py_RETURN_NONE;
 }
 
