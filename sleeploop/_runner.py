@@ -222,7 +222,7 @@ class Runner:
         except DeadlockError:
             raise
         except BaseException as error:
-            self.over = f"it has ended with {error!r:.200}"
+            self.over = f"it has ended with {type(error).__name__}"
             raise
         finally:
             self.busy = False

@@ -8,7 +8,6 @@ import threading
 import pytest
 
 from sleeploop import (
-    CancelledError,
     CancelScope,
     checkpoint,
     create_task,
