@@ -250,7 +250,8 @@ leave_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     ModuleState *state = state_of_type(Py_TYPE(op));
     LoopObject *loop = current_loop_borrowed(state);
     if (self->state == TRAP_WAITING && self->exc != NULL && loop != NULL && loop->errors != NULL
-        && !is_cancelled_error(state, self->exc)) {
+        && !is_cancelled_error(state, self->exc)
+        && !PyErr_GivenExceptionMatches(self->exc, PyExc_GeneratorExit)) {
         loop_record_error(loop, self->exc);
     }
     leave_give_up(self);

@@ -316,7 +316,11 @@ def test_many_failures_take_time_in_proportion(work):
             times.append(time.process_time() - began)
         return min(times)
 
-    assert seconds(32_000) < 40 * seconds(2_000)  # 16, with room; it was 256
+    gc.disable()  # what it looks through is more each time
+    try:
+        assert seconds(32_000) < 100 * seconds(2_000)  # in proportion 16, in its square 256
+    finally:
+        gc.enable()
 
 
 def test_many_failures_of_a_run():
