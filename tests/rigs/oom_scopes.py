@@ -411,6 +411,43 @@ def group_with_failing_children() -> None:
         assert in_virtual_time(children_fail) == ["KeyError", "LookupError(1)"]
 
 
+async def fails_again_and_again() -> list[str]:
+    """The same error in several tasks, one of which is asked twice; one under a cancellation."""
+    error = LookupError("the same")
+    told = []
+    task = create_task(fails_when_cancelled(error))
+    await checkpoint()
+    task.cancel()
+    for _ in range(2):
+        try:
+            await task
+        except LookupError as raised:
+            told.append(repr(raised))
+    try:
+        async with TaskGroup() as group:
+            group.create_task(fails_when_cancelled(error))
+            group.create_task(fails_when_cancelled(error))
+            await checkpoint()
+            group.cancel_scope.cancel()
+    except* LookupError as errors:
+        told += [repr(raised) for raised in errors.exceptions]
+    with CancelScope() as scope:
+        try:
+            scope.cancel()
+            raise KeyError("under way")
+        finally:
+            await checkpoint()
+    return told
+
+
+@scenario
+def failing_again_and_again() -> None:
+    with contextlib.suppress(LookupError):  # if the group had no room for it, the run raises it
+        told = sleeploop.run(fails_again_and_again(), speed=math.inf, debug=True)
+        assert len(told) in (3, 4)  # without memory it may stand there twice
+        assert set(told) == {"LookupError('the same')"}
+
+
 async def body_fails() -> list[str]:
     ends: list[tuple[object, ...]] = []
     told: list[str] = []
