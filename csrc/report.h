@@ -24,6 +24,9 @@ log_failed(LoopObject *loop)
         && PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
         loop->abandoned = loop->abandoned || loop->interrupted;
         loop->interrupted = 1;
+        if (loop->idling) {  /* a task has died in another thread */
+            idle_wake(&loop->idle);
+        }
     }
     else if (loop == NULL || loop->errors == NULL || PyList_Append(loop->errors, exc) < 0) {
         PyErr_SetRaisedException(Py_NewRef(exc));
