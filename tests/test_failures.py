@@ -114,6 +114,24 @@ def test_what_a_cancellation_has_taken_the_place_of_is_the_context():
     virtual(main())
 
 
+def test_a_group_that_the_body_raises_is_told_once():
+    """Of it there is only a part in what comes out: without the cancellation."""
+
+    async def body():
+        cancelled = await awaited_error(sleep_forever())
+        raise BaseExceptionGroup("of the body", [cancelled, KeyError("k")])
+
+    async def main():
+        group = await in_a_group(body(), fail(ValueError("v"), 1))
+        assert [repr(error) for error in group.exceptions] == [
+            "ValueError('v')",
+            "ExceptionGroup('of the body', [KeyError('k')])",
+        ]
+        assert group.__context__ is None
+
+    virtual(main())
+
+
 def test_a_cancellation_from_outside_is_the_context():
     async def main():
         with move_on_after(1) as scope:
