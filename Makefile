@@ -13,13 +13,15 @@ PY     := $(VENV)/bin/python
 CHECKED_CFLAGS := -O1 -g -UNDEBUG -fno-omit-frame-pointer
 SANITIZE       := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-# How much `make oom` does: full or quick. Which `make leaks` runs: warm-ups:counted runs.
-OOM   ?= full
-LEAKS ?= 3:4
+# How much `make oom` does: full or quick. Which `make leaks` runs: warm-ups:counted runs. On which
+# builds of CPython `make newer` does: release, debug or all.
+OOM    ?= full
+LEAKS  ?= 3:4
+BUILDS ?= all
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format werror asan leaks oom syscalls portable coverage bench \
-        versions dist clean venv
+        versions newer dist clean venv
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [ARGS="arguments for pytest or the rig"]'
@@ -87,6 +89,9 @@ bench: ## the benchmarks, with their peers beside us
 
 versions: ## the suite on every further CPython that this machine has
 	@$(PYTHON) tools/pythons.py versions $(ARGS)
+
+newer: venv ## the suite on CPython 3.14 and 3.15, of Debian's unstable (BUILDS: release, debug)
+	@sh tools/newer.sh $(PY) $(BUILDS) $(ARGS)
 
 dist: ## the sdist and the wheel, each installed in a clean environment and tried
 	@sh tools/dist.sh $(PYTHON)

@@ -125,8 +125,7 @@ task_is_closed_outside(const TaskObject *task, PyObject *exc)
 {
     return task->loop->phase == LOOP_SUSPENDED
            && ((exc != NULL && PyErr_GivenExceptionMatches(exc, PyExc_GeneratorExit))
-               || ((PyCoro_CheckExact(task->coro) || PyGen_CheckExact(task->coro))
-                   && compat_coro_state(task->coro) == CORO_RUNNING));
+               || coro_is(task->coro, CORO_RUNNING));
 }
 
 /* 0 if the scope can be left here and now, with exc or NULL. -1: it cannot, and a RuntimeError says

@@ -148,55 +148,74 @@ compat_coro_state(PyObject *op)
     return state == COMPAT_FRAME_CREATED ? CORO_NEW : CORO_SUSPENDED;
 }
 
-#else
+#elif PY_VERSION_HEX < 0x030F0000
 
-/* The struct is opaque from 3.14 on; -1 with an exception set on error. */
+/* 1: the attribute, of a coroutine or of a generator, is what is wanted; 0: it is not; -1 with an
+ * exception set on error. */
+static inline int
+compat_coro_says(PyObject *op, const char *coro, const char *gen, PyObject *wanted)
+{
+    PyObject *answer = PyObject_GetAttrString(op, PyCoro_CheckExact(op) ? coro : gen);
+    Py_XDECREF(answer);
+    return answer == NULL ? -1 : answer == wanted;
+}
+
+/* The struct is opaque from 3.14 on; -1 with an exception set on error. Beware: audit hooks are
+ * asked for the frame of one that neither runs nor is suspended. */
 static inline int
 compat_coro_state(PyObject *op)
 {
-    static const struct {
-        const char *coro, *gen;
-        int state;
-    } questions[] = {
-        {"cr_running", "gi_running", CORO_RUNNING},
-        {"cr_suspended", "gi_suspended", CORO_SUSPENDED},
-    };
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(questions); i++) {
-        PyObject *answer = PyObject_GetAttrString(
-            op, PyCoro_CheckExact(op) ? questions[i].coro : questions[i].gen);
-        if (answer == NULL) {
-            return -1;
-        }
-        int yes = PyObject_IsTrue(answer);
-        Py_DECREF(answer);
-        if (yes != 0) {
-            return yes < 0 ? -1 : questions[i].state;
-        }
+    int yes = compat_coro_says(op, "cr_running", "gi_running", Py_True);
+    if (yes != 0) {
+        return yes < 0 ? -1 : CORO_RUNNING;
     }
-    PyObject *frame = PyObject_GetAttrString(op, PyCoro_CheckExact(op) ? "cr_frame" : "gi_frame");
-    if (frame == NULL) {
+    yes = compat_coro_says(op, "cr_suspended", "gi_suspended", Py_True);
+    if (yes != 0) {
+        return yes < 0 ? -1 : CORO_SUSPENDED;
+    }
+    yes = compat_coro_says(op, "cr_frame", "gi_frame", Py_None);
+    return yes < 0 ? -1 : yes ? CORO_FINISHED : CORO_NEW;
+}
+
+#else
+
+/* Likewise; from 3.15 on it tells. */
+static inline int
+compat_coro_state(PyObject *op)
+{
+    static const char *const names[][2] = {
+        [CORO_NEW] = {"GEN_CREATED", "CORO_CREATED"},
+        [CORO_SUSPENDED] = {"GEN_SUSPENDED", "CORO_SUSPENDED"},
+        [CORO_RUNNING] = {"GEN_RUNNING", "CORO_RUNNING"},
+        [CORO_FINISHED] = {"GEN_CLOSED", "CORO_CLOSED"},
+    };
+    int is_coro = PyCoro_CheckExact(op);
+    PyObject *name = PyObject_GetAttrString(op, is_coro ? "cr_state" : "gi_state");
+    if (name == NULL) {
         return -1;
     }
-    int finished = frame == Py_None;
-    Py_DECREF(frame);
-    return finished ? CORO_FINISHED : CORO_NEW;
+    int state = CORO_NEW;
+    while (state < CORO_FINISHED && !PyUnicode_EqualToUTF8(name, names[state][is_coro])) {
+        state++;
+    }
+    Py_DECREF(name);
+    return state;
 }
 
 #endif
 
-/* The code object of a native coroutine or generator, a new reference; NULL without an
- * exception set for anything else. */
-static inline PyObject *
-compat_coro_code(PyObject *op)
+/* Whether op is a native coroutine or generator in that state; not if that cannot be told. */
+static inline int
+coro_is(PyObject *op, enum coro_state state)
 {
     if (!PyCoro_CheckExact(op) && !PyGen_CheckExact(op)) {
-        return NULL;
+        return 0;
     }
-#if PY_VERSION_HEX < 0x030C0000
-    return Py_NewRef((PyObject *)((PyGenObject *)op)->gi_code);
-#else
-    return (PyObject *)PyGen_GetCode((PyGenObject *)op);
-#endif
+    int found = compat_coro_state(op);
+    if (found < 0) {
+        PyErr_Clear();
+    }
+    return found == (int)state;
 }
 
 #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000

@@ -137,7 +137,6 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
     if (task->flags & TASK_INTERRUPTED) {
         interrupts_drop(loop, task);
     }
-    trace_end(loop, task, state);
     loop->current = NULL;  /* nobody may ask for a task that is about to die */
     task->state = (uint8_t)state;
     task->payload = payload_steal;
@@ -145,6 +144,7 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
         task_keep_raised(task);
     }
     loop_unregister(loop, task);
+    trace_end(loop, task);
     for (ScopeObject *s = task->scope; s != base;) {
         if (!ring_empty(&s->tasks) || (s->group != NULL && s->group->errors != NULL)) {
             /* It dies in the middle of `async with TaskGroup()`. */

@@ -101,7 +101,7 @@ loop_close_unstarted(LoopObject *loop, TaskObject *task)
 {
     PyObject *coro = task->coro;
     int is_native = PyCoro_CheckExact(coro) || PyGen_CheckExact(coro);
-    int is_ours = !is_native || compat_coro_state(coro) == CORO_NEW;
+    int is_ours = !is_native || coro_is(coro, CORO_NEW);
     if (is_ours && task_close_coro(loop->state, task) < 0) {
         loop_step_raised(loop, task);
     }

@@ -3,8 +3,8 @@
  * Knows nothing of files or pictures: those are made in Python (sleeploop/tracing.py) of what
  * traceread.h hands over. A loop that is not traced pays a look at a pointer for each hook; one
  * that is writes 32 bytes and looks a place up. Nothing here fails, and but for trace_here() in
- * 3.11 nothing runs Python: the names that events own are exact strs, and code objects are kept
- * until the loop goes.
+ * 3.11 and the audit hooks of trace_end() nothing runs Python: the names that events own are exact
+ * strs, and code objects are kept until the loop goes.
  */
 #ifndef SLEEPLOOP_TRACE_H
 #define SLEEPLOOP_TRACE_H
@@ -169,6 +169,23 @@ trace_place_steal(struct trace *trace, PyObject *code, int offset)
     return place;
 }
 
+/* The code object of a native coroutine or generator, a new reference; NULL without an exception
+ * set for anything else. PyGen_GetCode() takes generators alone, as debug builds check. Beware:
+ * audit hooks are asked, which are Python. */
+static PyObject *
+trace_code_of(PyObject *coro)
+{
+    if (!PyCoro_CheckExact(coro) && !PyGen_CheckExact(coro)) {
+        return NULL;
+    }
+    Py_INCREF(coro);
+    PyObject *code =
+        PyObject_GetAttrString(coro, PyCoro_CheckExact(coro) ? "cr_code" : "gi_code");
+    Py_DECREF(coro);
+    PyErr_Clear();
+    return code;
+}
+
 /* The place further out, within the task, where other code has called the package's, as gather();
  * `place` if there is none. Beware: in 3.11 a collection may run. */
 COLD static uint32_t
@@ -178,17 +195,17 @@ trace_caller(const LoopObject *loop, uint32_t place)
     if (loop->current == NULL) {
         return place;
     }
-    PyObject *outermost = compat_coro_code(loop->current->coro);
     PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
     while (frame != NULL) {
         PyObject *code = (PyObject *)PyFrame_GetCode(frame);
-        int is_last = code == outermost;
         if (!trace_is_ours(trace, (PyCodeObject *)code)) {
             place = trace_place_steal(trace, code, PyFrame_GetLasti(frame));
             break;
         }
         Py_DECREF(code);
-        if (is_last) {
+        PyObject *coro = PyFrame_GetGenerator(frame);
+        Py_XDECREF(coro);  /* never the last one */
+        if (coro == loop->current->coro) {
             break;
         }
         PyFrameObject *back = PyFrame_GetBack(frame);
@@ -196,7 +213,6 @@ trace_caller(const LoopObject *loop, uint32_t place)
         frame = back;
     }
     Py_XDECREF(frame);
-    Py_XDECREF(outermost);
     PyErr_Clear();  /* no memory for a frame */
     return place;
 }
@@ -394,15 +410,16 @@ trace_enter_cancelled(const LoopObject *loop, const ScopeObject *scope)
     event->how = scope->source;
 }
 
-/* The task ends; what it wakes and cancels by that comes before trace_ended(). */
+/* The task has ended; what it wakes and cancels by that comes before trace_ended(). Beware: audit
+ * hooks run. */
 static inline void
-trace_end(const LoopObject *loop, const TaskObject *task, enum task_state how)
+trace_end(const LoopObject *loop, const TaskObject *task)
 {
     if (trace_shows(loop, task)) {
         struct trace *trace = loop->trace;
-        uint32_t place = trace_place_steal(trace, compat_coro_code(task->coro), -1);
+        uint32_t place = trace_place_steal(trace, trace_code_of(task->coro), -1);
         struct trace_event *event = trace_add(loop, TRACE_END, task->number, 0, place);
-        event->how = (uint8_t)how;
+        event->how = task->state;
         event->name = Py_XNewRef(task->name);
         trace->finishing = task->number;
         trace->finished = event->time;

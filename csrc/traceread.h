@@ -85,7 +85,7 @@ static PyObject *
 trace_name(TaskObject *task)
 {
     PyObject *name = Py_NewRef(task->name != NULL ? task->name : Py_None);
-    PyObject *code = task->coro != NULL ? compat_coro_code(task->coro) : NULL;
+    PyObject *code = task->coro != NULL ? trace_code_of(task->coro) : NULL;
     PyObject *function = code != NULL ? PyObject_GetAttrString(code, "co_qualname")
                                       : Py_NewRef(Py_None);
     PyObject *row = function != NULL ? PyTuple_Pack(2, name, function) : NULL;

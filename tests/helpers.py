@@ -1,8 +1,12 @@
 """Small coroutines and objects that several test files use."""
 
 import math
+import os
+import subprocess
+import sys
 import types
 from collections.abc import Awaitable, Callable, Generator
+from pathlib import Path
 from typing import Any
 
 from sleeploop import (
@@ -14,6 +18,8 @@ from sleeploop import (
     sleep_forever,
     sleep_until,
 )
+
+ISOLATED = Path(__file__).with_name("isolated")
 
 
 def virtual(coro: Any) -> Any:
@@ -96,6 +102,12 @@ def yielding(obj: Any) -> Generator[Any, Any, Any]:
     return (yield obj)
 
 
+def references(*one: object) -> int:
+    """How many there are to an object. In a tuple, since CPython does not always count those of
+    arguments and local variables from 3.14 on."""
+    return sys.getrefcount(one[0])
+
+
 class OnDel:
     """Calls back when it dies."""
 
@@ -104,3 +116,14 @@ class OnDel:
 
     def __del__(self) -> None:
         self.callback()
+
+
+def isolated(script: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of tests/isolated in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", str(ISOLATED / script), *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ISOLATED.parent.parent)},
+    )

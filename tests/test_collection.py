@@ -44,7 +44,7 @@ from sleeploop import (
     sleep_until,
     timeout,
 )
-from tests.helpers import OnDel, give, virtual
+from tests.helpers import OnDel, give, references, virtual
 
 
 async def fail(error: BaseException) -> None:
@@ -211,16 +211,16 @@ INSTANCES = {
 def test_an_instance_owns_one_reference_to_its_type(make):
     kind = type(make())
     gc.collect()
-    before = sys.getrefcount(kind)
+    before = references(kind)
     instances = [make() for _ in range(100)]
     if not isinstance(instances[0], Task):  # each of those keeps a loop alive
         assert {type(instance) for instance in instances} == {kind}
-    assert sys.getrefcount(kind) - before == 100
+    assert references(kind) - before == 100
     if gc.is_tracked(instances[0]):
         assert kind in gc.get_referents(instances[0])
     del instances
     gc.collect()
-    assert sys.getrefcount(kind) == before
+    assert references(kind) == before
 
 
 def test_arguments_and_results_are_let_go(no_collector):
@@ -430,11 +430,11 @@ def test_a_lock_and_its_methods_hold_nothing_but_each_other(no_collector):
     lock = Lock(name="x")
     ref = weakref.ref(lock)
     methods = [lock.__aenter__, lock.__aexit__] * 100
-    types = [sys.getrefcount(type(method)) for method in methods[:2]]
+    types = [references(type(method)) for method in methods[:2]]
     del lock
     assert ref() is not None
     methods.pop()
-    assert [sys.getrefcount(type(method)) for method in methods[:2]] == types
+    assert [references(type(method)) for method in methods[:2]] == types
     del methods
     assert ref() is None
 

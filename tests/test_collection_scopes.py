@@ -18,7 +18,7 @@ from sleeploop import (
     sleep_forever,
     timeout,
 )
-from tests.helpers import OnDel, awaited_error, ended, fail, give, virtual
+from tests.helpers import OnDel, awaited_error, ended, fail, give, references, virtual
 
 
 class Own(CancelledError):
@@ -297,7 +297,7 @@ def test_blocks_are_neutral(how):
             for _ in range(10):
                 await once(reason)
             gc.collect()
-            before.append([sys.getrefcount(each) for each in counted])
+            before.append([references(each) for each in counted])
         return before
 
     first, second, third = virtual(main())

@@ -24,7 +24,7 @@ from sleeploop import (
     sleep_forever,
 )
 from tests.conditions import holds, settle, wait
-from tests.helpers import OnDel, ended, outcome, virtual, yielding
+from tests.helpers import OnDel, ended, outcome, references, virtual, yielding
 
 # ---- loops ---------------------------------------------------------------------------------------
 
@@ -295,10 +295,10 @@ def test_nothing_is_kept_of_a_wait():
         await task
         assert gone() is None
         lock = condition.lock
-        refs = sys.getrefcount(lock)
+        refs = references(lock)
         del task, condition
         assert died() is None
-        assert sys.getrefcount(lock) == refs - 1
+        assert references(lock) == refs - 1
 
     async def waiter(condition, predicate):
         async with condition:

@@ -2,7 +2,6 @@
 
 import gc
 import math
-import sys
 import types
 import weakref
 from contextlib import suppress
@@ -20,7 +19,7 @@ from sleeploop import (
     run,
     sleep,
 )
-from tests.helpers import ended, fail, now, outcome, virtual, yielding
+from tests.helpers import ended, fail, now, outcome, references, virtual, yielding
 
 
 async def take(ticks, count):
@@ -296,11 +295,11 @@ def test_an_awaitable_keeps_its_schedule_alive():
 def test_leaving_the_loop_leaves_nothing_behind():
     async def main():
         ticks = every(1)
-        before = sys.getrefcount(ticks)
+        before = references(ticks)
         async for tick in ticks:
             if tick.index == 3:
                 break
-        assert sys.getrefcount(ticks) == before
+        assert references(ticks) == before
         await checkpoint()
         return now()
 
@@ -317,14 +316,14 @@ def test_a_failed_run_lets_go_of_the_schedule():
             pass
 
     ticks, thing = every(1), Thing()
-    ref, before = weakref.ref(thing), sys.getrefcount(ticks)
+    ref, before = weakref.ref(thing), references(ticks)
     loop = SleepingLoop(main(thing), fail(ZeroDivisionError(), 5), speed=math.inf)
     with pytest.raises(ZeroDivisionError):
         loop.run_until_complete()
     del loop, thing
     gc.collect()
     assert ref() is None
-    assert sys.getrefcount(ticks) == before
+    assert references(ticks) == before
 
 
 # ---- jitter --------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 # ruff: noqa: PT012 -- an `async with` block raises at its end, whatever is in it
 
 import gc
-import sys
 import threading
 
 import pytest
@@ -18,7 +17,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import OnDel, cleanup, fail, give, now, virtual
+from tests.helpers import OnDel, cleanup, fail, give, now, references, virtual
 
 
 def test_before_and_after_the_block_nothing_is_accepted():
@@ -436,7 +435,7 @@ def test_reference_counts():
     async def main():
         error = ValueError()
         group = TaskGroup()
-        before = sys.getrefcount(group), sys.getrefcount(error)
+        before = references(group), references(error)
         try:
             async with group:
                 group.create_task(fail(error, 1))
@@ -444,6 +443,6 @@ def test_reference_counts():
         except ExceptionGroup:
             pass
         error.__traceback__ = None
-        assert (sys.getrefcount(group), sys.getrefcount(error)) == before
+        assert (references(group), references(error)) == before
 
     virtual(main())

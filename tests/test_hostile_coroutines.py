@@ -341,6 +341,10 @@ def test_an_observer_that_calls_back(observe):
 
 @observers
 @pytest.mark.filterwarnings("ignore:coroutine '(main|give)' was never awaited")
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14) and hasattr(sys, "gettotalrefcount"),
+    reason="an assert of the debug build's own fails, for any coroutine whatever drives it",
+)
 def test_an_observer_that_raises(observe):
     """At each of its calls in turn. Whatever comes of that, it comes from the run."""
 
@@ -610,11 +614,11 @@ def test_deep_chains_of_awaits(depth):
     for _ in range(depth):
         coro = wrap(coro)
         chain.append(coro)
-    if depth < sys.getrecursionlimit():
+    try:
         assert virtual(coro) == "deep"
-        return
-    with pytest.raises(RecursionError):
-        virtual(coro)
+    except RecursionError:  # not from 3.14 on, where awaits do not count as calls
+        assert depth > sys.getrecursionlimit()
+        assert sys.version_info < (3, 14)
     while chain:  # from the outermost in: freeing the chain at once is deep recursion in CPython
         chain.pop().close()
     assert virtual(give(1)) == 1

@@ -1,7 +1,6 @@
 """TaskGroup.start() misused: driven by hand, at the wrong time, with what is no async function."""
 
 import gc
-import sys
 import threading
 import types
 
@@ -14,7 +13,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import OnDel, now, outcome, virtual
+from tests.helpers import OnDel, now, outcome, references, virtual
 
 
 async def server(*args, started):
@@ -344,12 +343,12 @@ def test_reference_counts_and_cycles():
 
     async def main():
         async with TaskGroup() as group:
-            before = sys.getrefcount(group)
+            before = references(group)
             for function in child, bad:
                 token = OnDel(lambda: log.append("freed"))
                 await outcome(group.start(function, token))
                 await sleep(2)
-                assert sys.getrefcount(group) == before, function
+                assert references(group) == before, function
                 del token
                 log.append("end")
             group.start(child, OnDel(lambda: log.append("freed"))).close()

@@ -22,7 +22,7 @@ from sleeploop import (
     sleep,
 )
 
-from .helpers import OnDel, give, yielding
+from .helpers import OnDel, give, isolated, yielding
 from .test_trace_files import check_chrome_trace, check_svg
 
 
@@ -381,3 +381,9 @@ def test_a_loop_in_a_loop():
     loop = SleepingLoop(outer(), speed=math.inf, trace=True)
     assert loop.run_until_complete() == [[1, 2, 1, 2, 1, 1, 2, 2]]
     assert {e.number for e in loop.trace.events} == {1}
+
+
+def test_an_audit_hook_when_a_task_ends():
+    """It cannot be taken away again, so another process has it."""
+    done = isolated("hostile_audit.py")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import math
-import sys
 import threading
 import weakref
 
@@ -29,7 +28,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import awaited_error, now, outcome, virtual
+from tests.helpers import awaited_error, now, outcome, references, virtual
 
 
 async def use(resource, name, log, seconds=1.0, priority=0):
@@ -736,18 +735,18 @@ def test_a_released_request_is_let_go_at_once():
         resource = Resource()
         request = resource.request()
         await request
-        count = sys.getrefcount(resource)
+        count = references(resource)
         request.release()
-        before = sys.getrefcount(current_task())
+        before = references(current_task())
         del request
         await checkpoint()
-        assert sys.getrefcount(resource) == count - 1
+        assert references(resource) == count - 1
         async with resource.request():
             pass
         await checkpoint()
-        after = sys.getrefcount(current_task())
+        after = references(current_task())
         assert after == before
-        assert sys.getrefcount(resource) == count - 1
+        assert references(resource) == count - 1
 
     gc.disable()
     try:

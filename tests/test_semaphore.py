@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import math
-import sys
 import weakref
 from typing import Any
 
@@ -30,7 +29,7 @@ from sleeploop import (
     sleep_forever,
     to_thread,
 )
-from tests.helpers import now, outcome, virtual, yielding
+from tests.helpers import now, outcome, references, virtual, yielding
 
 KINDS = pytest.mark.parametrize("kind", [Semaphore, BoundedSemaphore])
 
@@ -680,9 +679,9 @@ def test_the_methods_of_the_block_called_by_hand(kind):
             await stack.enter_async_context(semaphore)
             assert semaphore.value == 0
         assert semaphore.value == 1
-        before = sys.getrefcount(semaphore)
+        before = references(semaphore)
         del enter, leave
-        assert sys.getrefcount(semaphore) == before - 2
+        assert references(semaphore) == before - 2
 
     virtual(main())
 

@@ -3,7 +3,6 @@
 import gc
 import math
 import signal
-import sys
 
 import pytest
 
@@ -19,7 +18,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import OnDel, ended, give, now, virtual
+from tests.helpers import OnDel, ended, give, now, references, virtual
 
 
 async def join(awaitable):
@@ -333,7 +332,7 @@ def test_reference_counts():
 
     async def main():
         reason = object()
-        before = sys.getrefcount(reason)
+        before = references(reason)
         for started in False, True:
             task = create_task(worker(OnDel(lambda: log.append("freed"))))
             if started:
@@ -343,7 +342,7 @@ def test_reference_counts():
             await checkpoint()
             del task
             log.append("end")
-        assert sys.getrefcount(reason) == before
+        assert references(reason) == before
 
     log = []
     gc.collect()

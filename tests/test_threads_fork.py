@@ -5,12 +5,10 @@ import gc
 import math
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +22,7 @@ from sleeploop import (
     run,
     sleep,
 )
-from tests.helpers import give, virtual
-
-ISOLATED = Path(__file__).parent / "isolated"
+from tests.helpers import give, isolated, virtual
 
 # CPython warns of every fork in a process with threads. Ours is about what happens then.
 ignore_fork_warning = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -51,17 +47,6 @@ def in_threads(n: int, work: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.join()
     return outcomes
-
-
-def isolated(script: str, *args: str) -> subprocess.CompletedProcess[str]:
-    root = str(ISOLATED.parent.parent)
-    return subprocess.run(
-        [sys.executable, "-X", "faulthandler", str(ISOLATED / script), *args],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": root},
-    )
 
 
 # ---- several threads -----------------------------------------------------------------------------

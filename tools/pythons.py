@@ -2,6 +2,8 @@
 
     python3 tools/pythons.py versions [pytest arguments]
         run the test suite on the newest patch release of every further CPython that we support
+    python3 tools/pythons.py every (release | debug | all) [pytest arguments]
+        run it on every one of those builds, the one that runs this among them
     python3 tools/pythons.py debug
         print the path of a debug build, which counts references; nothing when there is none
 
@@ -67,6 +69,10 @@ class Interpreter:
         return None
 
     @property
+    def kind(self) -> str:
+        return "debug" if self.debug else "release"
+
+    @property
     def name(self) -> str:
         return "python{}.{}".format(*self.minor)
 
@@ -118,36 +124,46 @@ def interpreters() -> tuple[list[Interpreter], list[str]]:
 
 
 def run_versions(arguments: list[str]) -> int:
+    """On one of each further version; a debug build is what `make leaks` uses."""
     own = probe(sys.executable)
     assert own is not None
+    print("Looking for CPython {}.{} and later".format(*OLDEST))
+    chosen = choose("release", own)
+    if not chosen:
+        print("No further CPython on PATH, in ~/.pyenv/versions, /usr/local or /opt/python")
+    return run_suites("make versions", chosen, arguments)
+
+
+def choose(kind: str, own: Interpreter | None = None) -> list[Interpreter]:
+    """The newest of each version and kind, but for our own version; says why not the others."""
     found, broken = interpreters()
     chosen: list[Interpreter] = []
-    print("Looking for CPython {}.{} and later".format(*OLDEST))
     for command in broken:
         print(f"  skipped: {command} does not run here")
     newest_first = sorted(found, key=lambda one: (one.version, one.level == "final"), reverse=True)
     for one in newest_first:
         why = None
-        if one.minor == own.minor:
+        if own is not None and one.minor == own.minor:
             why = f"make test runs {own}"
-        elif one.debug:
-            why = "a debug build, which make leaks uses"
+        elif kind not in (one.kind, "all"):
+            why = f"a {one.kind} build"
         elif one.unusable():
             why = one.unusable()
-        elif any(one.minor == other.minor for other in chosen):
+        elif any((one.minor, one.kind) == (other.minor, other.kind) for other in chosen):
             why = "there is a newer one of its kind"
         else:
             chosen.append(one)
         print(f"  {'skipped' if why else 'to run'}: {one}{': ' + why if why else ''}")
-    if not chosen:
-        print("No further CPython on PATH, in ~/.pyenv/versions, /usr/local or /opt/python")
+    return chosen[::-1]
 
+
+def run_suites(target: str, chosen: list[Interpreter], arguments: list[str]) -> int:
     failures = 0
     verdicts: list[str] = []
-    for one in reversed(chosen):
+    for one in chosen:
         print(f"\n=== {one}", flush=True)
         began = time.monotonic()
-        env = ".envs/{}.{}".format(*one.minor)
+        env = ".envs/{}.{}".format(*one.minor) + ("d" if one.debug else "")
         made = subprocess.run(["sh", "tools/env.sh", one.path, env, "test"])
         status = made.returncode
         if status == 0:
@@ -156,7 +172,7 @@ def run_versions(arguments: list[str]) -> int:
         seconds = time.monotonic() - began
         verdicts.append(f"  {'FAILED' if status else 'passed'}: {one} in {seconds:.0f} s")
     if verdicts:
-        print("\nmake versions:", *verdicts, sep="\n")
+        print(f"\n{target}:", *verdicts, sep="\n")
     return 1 if failures else 0
 
 
@@ -180,6 +196,9 @@ def main() -> int:
             return print_debug()
         case ["versions", *arguments]:
             return run_versions(arguments)
+        case ["every", "release" | "debug" | "all" as kind, *arguments]:
+            chosen = choose(kind)
+            return run_suites("make newer", chosen, arguments) if chosen else 1
         case _:
             sys.exit(__doc__)
 

@@ -197,9 +197,7 @@ COLD static int
 condition_is_owners(ConditionObject *condition)
 {
     TaskObject *owner = lock_find_owner(condition->lock);
-    return owner == NULL
-           || ((PyCoro_CheckExact(owner->coro) || PyGen_CheckExact(owner->coro))
-               && compat_coro_state(owner->coro) == CORO_RUNNING);
+    return owner == NULL || coro_is(owner->coro, CORO_RUNNING);
 }
 
 static PyObject *
