@@ -155,6 +155,7 @@ scope_check_leave(ModuleState *state, ScopeObject *scope, PyObject *exc)
         Py_INCREF(task);
         if (is_quiet || (exc != NULL && PyErr_GivenExceptionMatches(exc, PyExc_GeneratorExit))) {
             scope_take_off(scope);
+            task->flags |= is_quiet ? 0 : TASK_TORN;
         }
         PyObject *name = is_quiet ? NULL : task_name(task);
         if (name != NULL) {

@@ -53,13 +53,14 @@ enum task_flags {
                                    since; counted in loop->wall_sleepers */
     TASK_INTERRUPTED = 1 << 10, /* interrupt() has been called, and it has not been raised yet */
     TASK_ACTS = 1 << 11,        /* what it waits for is to be its parent's */
+    TASK_TORN = 1 << 12,        /* a block that it had entered has been left by somebody else */
 };
 
 struct TaskObject {
     PyObject_HEAD
     /* What a wake-up touches stands together, in one or two cache lines. */
     PyObject *coro;          /* owned */
-    PyObject *context;       /* owned: this task's copy */
+    PyObject *context;       /* owned: this task's copy; NULL: that of whoever drives the loop */
     PyObject *payload;       /* owned; see task_state */
     union {
         struct link link;    /* in the ready ring, in the joined task's `waiters`, or at a place */
@@ -127,8 +128,9 @@ enum scope_flags {
     SCOPE_CAUGHT = 1 << 1,   /* a CancelledError of its own ended its block, or a task in it */
     SCOPE_SHIELD = 1 << 2,
     SCOPE_TIMEOUT = 1 << 3,  /* raises TimeoutError if its deadline ended its block */
-    SCOPE_OF_TASK = 1 << 4,  /* made by Task.cancel(): around all that the task does */
-    SCOPE_QUIET = 1 << 5,    /* its task ended first; leaving it then means nothing */
+    SCOPE_OF_TASK = 1 << 4,  /* what Task.cancel() cancels: around all that the task does, or
+                                around a piece of it: see _piece_scope() */
+    SCOPE_QUIET = 1 << 5,    /* it was taken off, as when its task ended; leaving it means nothing */
 };
 
 /* What a deadline counts from. Anything but loop time becomes that on entering. */

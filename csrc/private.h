@@ -289,7 +289,8 @@ module_py_stop(PyObject *module, PyObject *op)
 
 PyDoc_STRVAR(in_group_doc,
 "_in_group($module, task, /)\n--\n\n"
-"Whether a task that has not finished belongs to a TaskGroup, which sees to its end.\n");
+"Whether a task that has not finished belongs to a TaskGroup whose block is open, which sees\n"
+"to its end.\n");
 
 static PyObject *
 module_py_in_group(PyObject *module, PyObject *op)
@@ -299,22 +300,136 @@ module_py_in_group(PyObject *module, PyObject *op)
         return NULL;
     }
     ScopeObject *base = task_base_scope((TaskObject *)op);
-    return PyBool_FromLong(base != NULL && base->group != NULL);
+    return PyBool_FromLong(base != NULL && base->group != NULL
+                           && base->group->state == GROUP_OPEN);
 }
 
-PyDoc_STRVAR(is_innermost_doc,
-"_is_innermost($module, scope, /)\n--\n\n"
-"Whether the task that has entered a scope has entered no other inside of it.\n");
+PyDoc_STRVAR(suspended_loop_doc,
+"_suspended_loop($module, /)\n--\n\n"
+"The loop that this thread has driven last, of those that can go on; or None.\n");
 
 static PyObject *
-module_py_is_innermost(PyObject *module, PyObject *op)
+module_py_suspended_loop(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     ModuleState *state = PyModule_GetState(module);
-    if (need_type("_is_innermost()", state->ScopeType, op) < 0) {
+    LoopObject *loop = state->begun;
+    while (loop != NULL && (loop->phase != LOOP_SUSPENDED
+                            || loop->thread_ident != PyThread_get_thread_ident())) {
+        loop = loop->next_begun;
+    }
+    return Py_NewRef(loop != NULL ? (PyObject *)loop : Py_None);
+}
+
+PyDoc_STRVAR(share_context_doc,
+"_share_context($module, task, /)\n--\n\n"
+"Have a task that has not started run in the context of whoever drives the loop, instead of\n"
+"one of its own.\n");
+
+static PyObject *
+module_py_share_context(PyObject *module, PyObject *op)
+{
+    ModuleState *state = PyModule_GetState(module);
+    if (need_type("_share_context()", state->TaskType, op) < 0) {
+        return NULL;
+    }
+    if (((TaskObject *)op)->flags & TASK_STARTED) {
+        PyErr_SetString(PyExc_RuntimeError, "_share_context(): the task has started");
+        return NULL;
+    }
+    Py_CLEAR(((TaskObject *)op)->context);
+    Py_RETURN_NONE;
+}
+
+/* ---- what a task does in pieces, each of them as if it was a task of its own ------------------ */
+
+PyDoc_STRVAR(piece_scope_doc,
+"_piece_scope($module, shield, /)\n--\n\n"
+"A new CancelScope for a part of what a task does. While it is the innermost one of these that\n"
+"the task has entered, Task.cancel() cancels it, instead of the task.\n");
+
+static PyObject *
+module_py_piece_scope(PyObject *module, PyObject *shield)
+{
+    return scope_make(PyModule_GetState(module), "_piece_scope()", DEADLINE_AT, NULL, shield,
+                      SCOPE_OF_TASK);
+}
+
+PyDoc_STRVAR(open_blocks_doc,
+"_open_blocks($module, /)\n--\n\n"
+"The scopes that the current task has entered and not left, the outermost first; also those\n"
+"of groups.\n");
+
+static PyObject *
+module_py_open_blocks(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    TaskObject *task = need_current_task_borrowed(PyModule_GetState(module), "_open_blocks()");
+    PyObject *blocks = task != NULL ? PyList_New(0) : NULL;
+    if (blocks == NULL) {
+        return NULL;
+    }
+    for (ScopeObject *s = task_outermost_scope(task); s != NULL; s = s->inner) {
+        if (PyList_Append(blocks, (PyObject *)s) < 0) {
+            Py_DECREF(blocks);
+            return NULL;
+        }
+    }
+    return blocks;
+}
+
+PyDoc_STRVAR(tear_off_doc,
+"_tear_off($module, scope, /)\n--\n\n"
+"Take off a scope that the current task has entered, and all inside of it. Their tasks are\n"
+"cancelled, and to leave one of them later means nothing.\n");
+
+static PyObject *
+module_py_tear_off(PyObject *module, PyObject *op)
+{
+    ModuleState *state = PyModule_GetState(module);
+    TaskObject *task = need_current_task_borrowed(state, "_tear_off()");
+    if (task == NULL || need_type("_tear_off()", state->ScopeType, op) < 0) {
         return NULL;
     }
     ScopeObject *scope = (ScopeObject *)op;
-    return PyBool_FromLong(scope->task != NULL && scope->task->scope == scope);
+    if (scope->task != task) {
+        PyErr_SetString(PyExc_RuntimeError, "_tear_off(): the task has not entered this scope");
+        return NULL;
+    }
+    for (ScopeObject *s = scope; s != NULL; s = s->inner) {
+        s->flags |= SCOPE_QUIET;
+    }
+    scope_tear_off(scope);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(begin_piece_doc,
+"_begin_piece($module, /)\n--\n\n"
+"Have the current task forget what has been before: it will not get the interrupts that wait\n"
+"for its next await, and _was_torn() is False.\n");
+
+static PyObject *
+module_py_begin_piece(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    TaskObject *task = need_current_task_borrowed(PyModule_GetState(module), "_begin_piece()");
+    if (task == NULL) {
+        return NULL;
+    }
+    task->flags &= (uint16_t)~TASK_TORN;
+    if (task->flags & TASK_INTERRUPTED) {
+        interrupts_drop(task->loop, task);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(was_torn_doc,
+"_was_torn($module, /)\n--\n\n"
+"Whether somebody else has tried to leave a block that the current task has entered, which\n"
+"takes it off: the task that closes an abandoned async generator.\n");
+
+static PyObject *
+module_py_was_torn(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    TaskObject *task = need_current_task_borrowed(PyModule_GetState(module), "_was_torn()");
+    return task != NULL ? PyBool_FromLong(task->flags & TASK_TORN) : NULL;
 }
 
 PyDoc_STRVAR(take_errors_doc,

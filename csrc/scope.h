@@ -71,6 +71,17 @@ task_outermost_scope(const TaskObject *task)
     return found;
 }
 
+/* What Task.cancel() cancels; NULL if there has been none yet. */
+static inline ScopeObject *
+task_cancel_scope(const TaskObject *task)
+{
+    ScopeObject *s = task->scope;
+    while (s != NULL && s->task == task && !(s->flags & SCOPE_OF_TASK)) {
+        s = s->parent;
+    }
+    return s != NULL && s->task == task ? s : NULL;
+}
+
 /* The scope that the task was made in; NULL for the loop's own tasks. */
 static inline ScopeObject *
 task_base_scope(const TaskObject *task)

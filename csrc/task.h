@@ -138,7 +138,7 @@ task_step_failed(ModuleState *state, TaskObject *task)
     return STEP_RAISED;
 }
 
-/* Resumes the coroutine in its context: with exc thrown if there is one, else
+/* Resumes the coroutine in its context, or in that of now: with exc thrown if there is one, else
  * with value sent. *out is what it yielded or returned, a new reference; when it
  * raised, *out is NULL and the exception is set. Steals exc.
  * Beware: runs arbitrary Python. */
@@ -148,7 +148,7 @@ task_step(ModuleState *state, TaskObject *task, PyObject *value, PyObject *exc_s
 {
     enum step_verdict verdict;
     *out = NULL;
-    if (PyContext_Enter(task->context) < 0) {
+    if (task->context != NULL && PyContext_Enter(task->context) < 0) {
         Py_XDECREF(exc_steal);
         return task_step_failed(state, task);
     }
@@ -168,7 +168,7 @@ task_step(ModuleState *state, TaskObject *task, PyObject *value, PyObject *exc_s
             break;
         }
     }
-    if (PyContext_Exit(task->context) < 0) {
+    if (task->context != NULL && PyContext_Exit(task->context) < 0) {
         Py_CLEAR(*out);
         return task_step_failed(state, task);
     }

@@ -35,8 +35,11 @@ task_get_coro(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 task_get_context(PyObject *op, void *Py_UNUSED(closure))
 {
-    PyObject *context = ((TaskObject *)op)->context;
-    return Py_NewRef(context != NULL ? context : Py_None);
+    TaskObject *task = (TaskObject *)op;
+    if (task->context == NULL && task->loop != NULL) {
+        return PyContext_CopyCurrent();  /* see _share_context() */
+    }
+    return Py_NewRef(task->context != NULL ? task->context : Py_None);
 }
 
 static PyObject *

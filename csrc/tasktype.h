@@ -116,23 +116,25 @@ task_py_cancel(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject 
     if (loop_need_thread(loop, "cancel()") < 0) {
         return NULL;
     }
-    ScopeObject *outermost = task_outermost_scope(task);
-    if (outermost == NULL || !(outermost->flags & SCOPE_OF_TASK)) {
-        ScopeObject *scope = scope_new(loop->state);
+    ScopeObject *scope = (ScopeObject *)Py_XNewRef(task_cancel_scope(task));
+    ScopeObject *old = NULL;
+    if (scope == NULL) {
+        scope = scope_new(loop->state);
         if (scope == NULL) {
             return NULL;
         }
         scope->flags = SCOPE_OF_TASK;
-        ScopeObject *old = NULL;
-        TaskObject *child = outermost == NULL ? task_starting_child(task, task->scope) : NULL;
+        TaskObject *child = task_outermost_scope(task) == NULL
+                                ? task_starting_child(task, task->scope)
+                                : NULL;
         if (child != NULL) {
             old = task_move(child, scope);  /* it belongs to the one that waits */
         }
         scope_enter_outermost(scope, task);
-        loop_cancel_by_call(loop, scope, reason);
-        Py_XDECREF(old);
-        Py_DECREF(scope);
     }
+    loop_cancel_by_call(loop, scope, reason);
+    Py_XDECREF(old);
+    Py_DECREF(scope);
     Py_RETURN_TRUE;
 }
 

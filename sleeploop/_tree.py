@@ -7,7 +7,7 @@ import operator
 from collections.abc import Container, Iterator
 from typing import Any, SupportsIndex
 
-from _sleeploop import SleepingLoop, _task_tree, current_loop
+from _sleeploop import SleepingLoop, _suspended_loop, _task_tree, current_loop
 
 from sleeploop._stacks import innermost
 from sleeploop._threads import called_in_thread
@@ -120,7 +120,9 @@ def format_tasks(loop: SleepingLoop | None = None, *, limit: SupportsIndex | Non
     time, the deadline that is in force where it is, and the innermost line of its own code; in a
     debug run also where the task was made.
 
-    loop: the default is the current loop; RuntimeError where none is.
+    loop: the default is the current loop; where none is running, as in a debugger after a failed
+    test, the one that this thread has driven last and that can go on. RuntimeError if there is
+    none.
     limit: how many lines there may be, 1 or more; None: any number. Where there are more tasks,
     those that stand side by side, with the same function and the same kind of wait, are one line
     with their count; what is still too much is counted at the end. Raises TypeError and ValueError.
@@ -146,9 +148,16 @@ def format_tasks(loop: SleepingLoop | None = None, *, limit: SupportsIndex | Non
             raise TypeError(text) from None
         if most < 1:
             raise ValueError(f"format_tasks(): limit must be 1 or more, not {limit!r:.200}")
-    return "\n".join(lines(current_loop() if loop is None else loop, most))
+    if loop is None:
+        try:
+            loop = current_loop()
+        except RuntimeError:
+            loop = _suspended_loop()
+            if loop is None:
+                raise
+    return "\n".join(lines(loop, most))
 
 
-def report(loop: SleepingLoop) -> str:
+def report(loop: SleepingLoop, of: Container[Any] | None = None) -> str:
     """The same for the message of an error: indented, and not more than people read."""
-    return "\n".join(f"  {line}" for line in lines(loop, _MOST))
+    return "\n".join(f"  {line}" for line in lines(loop, _MOST, of))

@@ -18,7 +18,7 @@ import pytest
 
 from _sleeploop_pytest import MARK, THE_RUN, function_of
 from sleeploop import SleepingLoop
-from sleeploop._runner import NOTHING, Owner, Runner, advance, failure, raise_all
+from sleeploop._runner import NOTHING, Owner, Runner, advance, failure, raise_all, users_part
 
 # What the mark takes: all that a SleepingLoop does, and a limit.
 OPTIONS = tuple(
@@ -119,7 +119,7 @@ class Run:
         owner, limit = Owner(self.item.name), self.limit
         coro = self.function(*args, **kwargs)
         if self.used or not hasattr(self.item.obj, "hypothesis"):
-            return self.runner.run(coro, owner, limit, final=True)
+            return self.runner.run(coro, owner, limit, final=True, tidy=False)
         runner = self.new_runner()  # each example has a loop of its own
         try:
             errors = errors_of(runner.run, coro, owner, limit, final=True)
@@ -134,6 +134,7 @@ class Plugin:
         self.limit = limit_from(float(config.getini("sleeploop_timeout")))
         self.current: Run | None = None
         self.shared: Runner | None = None  # for the tests that use fixtures of a wider scope
+        self.wide: dict[Fixture, pytest.FixtureRequest] = {}  # those, in the order of their setup
 
     # ---- a test --------------------------------------------------------------------------------
 
@@ -182,6 +183,8 @@ class Plugin:
     ) -> Generator[None, None, None]:
         __tracebackhide__ = True
         errors: list[BaseException] = []
+        if self.current is not None and self.current.runner.left:
+            errors += errors_of(self.current.runner.tidy)
         try:
             yield
         except BaseException as error:
@@ -198,18 +201,39 @@ class Plugin:
         if run is None:
             return []
         del run.item.stash[THE_RUN]
-        return [] if run.shared else errors_of(run.runner.close)
+        if not run.shared:
+            return errors_of(run.runner.close)
+        run.runner.keep_time()
+        return self.close_shared() if run.runner.spoilt else []
+
+    def close_shared(self) -> list[BaseException]:
+        """The next test that needs it gets another one, and makes its fixtures anew."""
+        shared, self.shared = self.shared, None
+        errors: list[BaseException] = []
+        while self.wide:
+            fixture, request = self.wide.popitem()
+            errors += errors_of(fixture.finish, request)
+        return errors if shared is None else errors + errors_of(shared.close)
 
     def close_all(self) -> list[BaseException]:
-        errors = self.close_own()
-        shared, self.shared = self.shared, None
-        return errors if shared is None else errors + errors_of(shared.close)
+        return self.close_own() + self.close_shared()
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """After what ends a session before the teardown of its last test, as pytest.exit()."""
         for error in self.close_all():
             warnings.warn(pytest.PytestWarning(f"the end of a loop: {error!r}"), stacklevel=1)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_exception_interact(self, node: Any, call: pytest.CallInfo[Any]) -> None:
+        """A debugger finds the frames of the test or the fixture, and none of ours above them."""
+        if call.excinfo is None:
+            return
+        is_test = call.when == "call" and isinstance(node, pytest.Function)
+        error = call.excinfo.value
+        where = users_part(error.__traceback__, function_of(node) if is_test else None)
+        if where is not None:
+            call.excinfo = pytest.ExceptionInfo.from_exception(error.with_traceback(where))
 
     # ---- a fixture -----------------------------------------------------------------------------
 
@@ -228,17 +252,22 @@ class Plugin:
                 "it in the test's arguments, or in @pytest.mark.usefixtures()"
             )
         run.used = True
+        if fixturedef.scope != "function":
+            self.wide[fixturedef] = request
         written = fixturedef.func
         fixturedef.func = self.plain(  # type: ignore[misc]  # others do so, too
-            written, fixturedef.argname, run.runner, request
+            written, Owner(fixturedef.argname, wide=fixturedef in self.wide), run.runner, request
         )
         try:
             return (yield)
         finally:
             fixturedef.func = written  # type: ignore[misc]
 
+    def pytest_fixture_post_finalizer(self, fixturedef: Fixture) -> None:
+        self.wide.pop(fixturedef, None)
+
     def plain(
-        self, function: Any, name: str, runner: Runner, request: pytest.FixtureRequest
+        self, function: Any, owner: Owner, runner: Runner, request: pytest.FixtureRequest
     ) -> Callable[..., Iterator[Any]]:
         """The fixture as a generator function, for pytest."""
         instance = request.instance
@@ -251,7 +280,6 @@ class Plugin:
         @functools.wraps(function)
         def fixture(*args: Any, **kwargs: Any) -> Iterator[Any]:
             __tracebackhide__ = True
-            owner = Owner(name)
             made = function(*args, **kwargs)
             if not inspect.isasyncgen(made):
                 yield runner.run(made, owner, limit())
@@ -262,16 +290,16 @@ class Plugin:
                 __tracebackhide__ = True
                 coro: Any = advance(made)
                 coro.__qualname__ = function.__qualname__
-                return runner.run(coro, owner, limit(), final=final)
+                return runner.run(coro, owner, limit(), yields=not final, final=final)
 
             value = step(final=False)
             if value is NOTHING:
-                raise failure(f"the fixture {name} did not yield a value")
+                raise failure(f"the fixture {owner.name} did not yield a value")
             runner.open.append((owner, made))
             yield value
             if not runner.over:
                 runner.open.remove((owner, made))
                 if step(final=True) is not NOTHING:
-                    raise failure(f"the fixture {name} yields more than once")
+                    raise failure(f"the fixture {owner.name} yields more than once")
 
         return fixture

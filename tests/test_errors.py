@@ -371,7 +371,9 @@ def test_tasks_that_wait_for_each_other(speed):
 
 
 def test_the_report_of_a_crowd_is_cut_short():
-    with pytest.raises(DeadlockError, match=r"until cancelled, since 0\.0 s \(and 99 more like it\)"):
+    with pytest.raises(
+        DeadlockError, match=r"until cancelled, since 0\.0 s \(and 99 more like it\)"
+    ):
         finish(*[sleep_forever() for _ in range(100)])
 
 

@@ -1,8 +1,12 @@
 """The pytest plugin: deadlocks, limits, leftovers, failures nobody saw."""
 
+import subprocess
+import sys
+import textwrap
+
 import pytest
 
-from tests.plugin import run
+from tests.plugin import HEADER, LEAN, run
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.no_leak_check  # a run of pytest keeps things
@@ -173,31 +177,63 @@ def test_those_who_do_not_end(pytester):
         "-s",
         passed=2,
         failed=4,
-        errors=1,
+        errors=2,
     )
     text = str(result.stdout).partition("short test summary info")[0]  # which in CI repeats it all
     assert text.count("did not end when it was cancelled, and the loop had to be closed") == 5
     assert text.count("closed\n") == 1
 
 
-def test_nothing_runs_on_a_loop_that_had_to_be_closed(pytester):
+@pytest.mark.parametrize(
+    "end",
+    [
+        "with CancelScope(shield=True): await sleep_forever()",
+        "create_task(give_up()); await sleep(1)",
+        "create_task(give_up())",
+        "current_loop().call_soon_threadsafe(give_up_now)",
+        "current_loop().call_soon_threadsafe(give_up_now); await sleep(1)",
+    ],
+)
+def test_after_the_end_of_the_shared_loop_there_is_another_one(pytester, end):
     result = run(
         pytester,
-        """
+        f"""
+        def give_up_now():
+            pytest.fail("in another task")
+
+        async def give_up():
+            give_up_now()
+
         @pytest.fixture(scope="session")
-        async def wide(): yield
+        async def wide():
+            async with TaskGroup():
+                print("set up")
+                try:
+                    yield current_loop()
+                finally:
+                    print("torn down")
+
+        @pytest.fixture(scope="module")
+        def plain(wide):
+            return wide
 
         @MARK
-        async def test_stuck(wide):
-            with CancelScope(shield=True):
-                await sleep_forever()
+        async def test_ends_it(plain):
+            {end}
 
+        @pytest.mark.parametrize("n", [1, 2])
         @MARK
-        async def test_next(wide): pass
+        async def test_next(plain, n):
+            assert plain is current_loop()
+            await sleep(1)
+            assert plain.time() == n
         """,
-        failed=2,
+        "-s",
+        passed=2,
+        failed=1,
     )
-    result.stdout.fnmatch_lines("test_next cannot run on its loop: *did not end when *")
+    text = str(result.stdout)
+    assert (text.count("set up"), text.count("torn down")) == (2, 2)
 
 
 def test_leftovers(pytester):
@@ -256,6 +292,110 @@ def test_leftovers(pytester):
             "> *assert False",
             "*test_failed_anyway left 1 task running:*",
         ]
+    )
+
+
+def test_many_leftovers(pytester):
+    result = run(
+        pytester,
+        """
+        @MARK
+        async def test():
+            create_task(sleep_forever(), daemon=True)
+            for _ in range(1000):
+                create_task(sleep_forever())
+        """,
+        failed=1,
+    )
+    assert str(result.stdout).count("sleep_forever: sleeping until") == 1
+    result.stdout.fnmatch_lines(["test left 1000 tasks running:", "  Task *(and 999 more like it)"])
+
+
+def test_code_that_needs_another_loop(pytester):
+    result = run(
+        pytester,
+        """
+        import asyncio
+
+        @MARK
+        async def test_sleep():
+            await asyncio.sleep(1)
+
+        @MARK
+        async def test_future():
+            await asyncio.Future(loop=asyncio.new_event_loop())
+
+        @MARK
+        async def test_queue():
+            await asyncio.Queue().get()
+
+        @pytest.fixture
+        async def server():
+            async with TaskGroup() as group:
+                group.create_task(asyncio.sleep(1))
+                yield
+
+        @MARK
+        async def test_fixture(server): await sleep(1)
+
+        @MARK
+        async def test_mine():
+            raise RuntimeError("no event")
+        """,
+        "-Wignore",
+        failed=5,
+        errors=1,
+    )
+    for name in "test_sleep", "test_future", "test_queue", "server":
+        result.stdout.fnmatch_lines(f"*{name} runs on a SleepingLoop, *await what sleeploop has*")
+    result.stdout.no_fnmatch_line("*test_mine runs on a SleepingLoop*")
+
+
+# ---- in a debugger -----------------------------------------------------------------------------
+
+DEBUGGED = """
+    @pytest.fixture
+    async def log():
+        yield
+        print("torn down")
+
+    async def helper():
+        await sleep(1)
+        raise ValueError("in the helper")
+
+    @MARK
+    async def test_fails(log):
+        create_task(sleep(100), name="beside")
+        await helper()
+
+    @MARK
+    async def test_leaves(log):
+        create_task(sleep(100), name="beside")
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "frames"),
+    [("test_fails", ["helper()", "test_fails()"]), ("test_leaves", ["test_leaves()"])],
+)
+def test_a_debugger(pytester, test, frames):
+    pytester.makepyfile(HEADER + textwrap.dedent(DEBUGGED))
+    words = ["-m", "pytest", *LEAN, "--pdb", "-k", test]
+    commands = "print(format_tasks())\n" + "up\n" * len(frames) + "q\n"
+    done = subprocess.run(
+        [sys.executable, *words], input=commands, capture_output=True, text=True, check=False
+    )
+    shown = done.stdout.partition("entering PDB")[2].splitlines()
+    lines = [line for line in shown if line.startswith((">", "(Pdb)", "  Task"))]
+    pytest.LineMatcher(lines).fnmatch_lines(
+        [
+            f">*test_a_debugger.py(*){frames[0]}",
+            f"(Pdb) Task '{test}' (has ended): *",
+            "  Task 'beside' sleep: sleeping until 100.0 s, since 0.0 s",
+            *(f"(Pdb) >*test_a_debugger.py(*){frame}" for frame in frames[1:]),
+            "(Pdb) [*][*][*] Oldest frame",
+            "(Pdb) torn down",
+        ],
     )
 
 

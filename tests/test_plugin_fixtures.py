@@ -84,6 +84,76 @@ def test_one_task_and_one_context(pytester):
     )
 
 
+def test_plain_fixtures_are_in_that_context(pytester):
+    run(
+        pytester,
+        """
+        from contextvars import ContextVar
+        variable = ContextVar("variable", default="unset")
+
+        @pytest.fixture(scope="module")
+        async def wide():
+            token = variable.set("wide")
+            yield
+            variable.reset(token)
+
+        @pytest.fixture
+        async def first(): yield
+
+        @pytest.fixture
+        def plain():
+            before = variable.get()
+            token = variable.set("plain")
+            yield
+            variable.reset(token)
+            assert variable.get() == before
+
+        @pytest.fixture
+        async def sets(plain):
+            assert variable.get() == "plain"
+            token = variable.set("async")
+            yield
+            assert variable.get() == "test"
+            variable.reset(token)
+            assert variable.get() == "plain"
+
+        @pytest.fixture
+        def sees(sets):
+            return variable.get()
+
+        async def child():
+            variable.set("child")
+            return variable.get()
+
+        @MARK
+        async def test_alone(plain):
+            assert variable.get() == current_task().context[variable] == "plain"
+
+        @MARK
+        async def test_after(first, plain):
+            assert variable.get() == "plain"
+
+        @MARK
+        async def test_seen_by_plain(sees):
+            assert sees == variable.get() == "async"
+            assert await create_task(child()) == "child"
+            assert variable.get() == "async"
+            variable.set("test")
+
+        def test_unset():
+            assert variable.get() == "unset"
+
+        @MARK
+        async def test_shared(wide, plain):
+            assert variable.get() == "plain"
+
+        def test_wide():
+            assert variable.get() == "wide"
+        """,
+        passed=6,
+    )
+
+
 def test_blocks_around_the_yield_are_around_the_test(pytester):
     result = run(
         pytester,

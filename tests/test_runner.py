@@ -3,9 +3,24 @@
 import gc
 import math
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 
 import pytest
-from _sleeploop import _drive, _in_group, _is_innermost, _pause, _stop, _take_errors
+from _sleeploop import (
+    _begin_piece,
+    _drive,
+    _in_group,
+    _open_blocks,
+    _pause,
+    _piece_scope,
+    _share_context,
+    _stop,
+    _suspended_loop,
+    _take_errors,
+    _tear_off,
+    _was_torn,
+)
 
 import sleeploop
 from sleeploop import (
@@ -127,7 +142,7 @@ def test_pause_tells_when_the_run_is_ending(loop):
 
 
 def test_misuse(loop):
-    for function in _drive, _pause, _stop, _take_errors, _in_group, _is_innermost:
+    for function in _drive, _pause, _stop, _take_errors, _in_group, _share_context:
         with pytest.raises(TypeError, match=f"{function.__name__}.*cannot take 5"):
             function(5)
     for args in (), (loop, 1, 2, 3), (loop, "soon"), (loop, 1, "many"), (loop, None):
@@ -152,7 +167,7 @@ def test_misuse(loop):
     assert not _pause(loop)
 
 
-# ---- _stop(), _take_errors(), _in_group(), _is_innermost() -------------------------------------
+# ---- _stop(), _take_errors(), _in_group(), _suspended_loop() -----------------------------------
 
 
 @pytest.mark.parametrize("started", [True, False])
@@ -204,18 +219,170 @@ def test_in_group(loop):
     loop.run_until(loop.create_task(main()))
 
 
-def test_is_innermost(loop):
+def test_no_group_sees_to_the_tasks_of_a_block_that_is_gone(loop):
     async def main():
-        outer, inner = CancelScope(), CancelScope()
-        assert not _is_innermost(outer)
-        with outer:
-            assert _is_innermost(outer)
-            with inner:
-                assert (_is_innermost(outer), _is_innermost(inner)) == (False, True)
-            assert (_is_innermost(outer), _is_innermost(inner)) == (True, False)
-        assert not _is_innermost(outer)
+        group = await TaskGroup().__aenter__()
+        task = group.create_task(sleep(1))
+        _tear_off(_open_blocks()[0])
+        assert not _in_group(task)
+        await checkpoint()
+        assert task.cancelled()
 
     loop.run_until(loop.create_task(main()))
+
+
+def test_the_suspended_loop():
+    assert _suspended_loop() is None
+    first, then = SleepingLoop(speed=math.inf), SleepingLoop(speed=math.inf)
+    for loop in first, then, first:
+        loop.run_until(loop.time() + 1)
+        assert _suspended_loop() is loop
+
+    async def inside():
+        return _suspended_loop()
+
+    assert then.run_until(then.create_task(inside())) is first
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(_suspended_loop).result() is None  # they are this thread's
+    then.close()
+    assert _suspended_loop() is first
+    first.close()
+    assert _suspended_loop() is None
+
+
+# ---- _share_context() --------------------------------------------------------------------------
+
+
+def test_a_task_in_the_context_of_whoever_drives_it(loop):
+    async def main():
+        variable.set("task")
+        seen.append(current_task().context[variable])
+        child = create_task(give(variable))
+        await sleep(1)
+        seen.append(variable.get())
+        assert (await child).get() == "caller"
+        variable.set("again")
+
+    def drive(until):
+        variable.set("caller")
+        loop.run_until(until)
+        return variable.get()
+
+    variable, seen = ContextVar("variable", default="unset"), []
+    task = loop.create_task(main())
+    _share_context(task)
+    context = copy_context()
+    assert context.run(drive, 0.5) == "task"
+    assert variable.get() == "unset"
+    assert context.run(drive, 2) == "again"
+    assert seen == ["task", "caller"]
+    with pytest.raises(RuntimeError, match="has started"):
+        _share_context(task)
+
+
+# ---- pieces: _piece_scope(), _open_blocks(), _tear_off(), _begin_piece() -------------------
+
+
+def test_outside_of_a_task():
+    for function in _open_blocks, _begin_piece, _was_torn:
+        with pytest.raises(RuntimeError, match=function.__name__):
+            function()
+    with pytest.raises(RuntimeError, match="_tear_off"):
+        _tear_off(CancelScope())
+
+
+def test_open_blocks(loop):
+    async def main():
+        assert _open_blocks() == []
+        with CancelScope() as outer:
+            async with TaskGroup() as group:
+                group.create_task(child())
+                assert _open_blocks() == [outer, group.cancel_scope]
+            assert _open_blocks() == [outer]
+
+    async def child():
+        assert _open_blocks() == []  # those around it are its parent's
+        with CancelScope() as scope:
+            assert _open_blocks() == [scope]
+
+    loop.run_until(loop.create_task(main()))
+
+
+def test_cancel_reaches_the_innermost_piece(loop):
+    async def main():
+        async with TaskGroup() as group:
+            child = group.create_task(sleep(10))
+            with _piece_scope(False) as outer:
+                with _piece_scope(False) as inner, CancelScope():
+                    assert current_task().cancel("by the piece")
+                    assert current_task().cancel("again")
+                    with pytest.raises(sleeploop.CancelledError, match="by the piece"):
+                        await sleep(1)
+                assert (inner.cancel_called, outer.cancel_called) == (True, False)
+                await sleep(1)
+            assert not child.cancelled()
+            current_task().cancel()
+        assert child.cancelled()
+
+    task = loop.create_task(main())
+    with pytest.raises(sleeploop.CancelledError):
+        loop.run_until(task)
+    assert loop.time() == 1
+
+
+def test_tear_off(loop, caplog):
+    async def main():
+        with CancelScope() as outer:
+            scope, group = CancelScope(deadline=2), TaskGroup()
+            scope.__enter__()
+            await group.__aenter__()
+            create = group.create_task
+            cleaned = create(clean_up())
+            with pytest.raises(RuntimeError, match="not entered"):
+                _tear_off(CancelScope())
+            await checkpoint()
+            _tear_off(scope)
+            assert _open_blocks() == [outer]
+            late = give(1)
+            with pytest.raises(RuntimeError):
+                create(late)
+            late.close()
+            await sleep(5)  # its deadline is none any more
+            assert cleaned.done()
+            assert scope.__exit__(None, None, None) is False  # it means nothing
+            assert await group.__aexit__(None, None, None) is None
+            _tear_off(outer)
+        assert _open_blocks() == []
+
+    async def clean_up():
+        try:
+            await sleep_forever()
+        finally:
+            raise ValueError("of a block that is gone")
+
+    loop.run_until(loop.create_task(main()))
+    with pytest.raises(ValueError, match="that is gone"):
+        loop.close()
+
+
+def test_interrupts_that_are_dropped(loop):
+    async def main():
+        me = current_task()
+        for drop in True, False:
+            loop.call_soon_threadsafe(me.interrupt, "woken already")
+            loop.call_soon_threadsafe(me.interrupt, "twice")
+            await checkpoint()
+            if drop:
+                _begin_piece()
+                await sleep(1)
+            else:
+                for _ in range(2):
+                    with pytest.raises(sleeploop.Interrupt):
+                        await sleep(1)
+        _begin_piece()  # there are none
+
+    loop.run_until(loop.create_task(main()))
+    assert loop.time() == 1
 
 
 # ---- the runner --------------------------------------------------------------------------------
@@ -269,8 +436,8 @@ def test_blocks_may_stay_open_from_one_piece_to_the_next(loop):
 
     runner = Runner(loop)
     owner, scope = Owner("a"), CancelScope()
-    runner.run(enter(scope), owner)
-    assert owner.scope is not None
+    runner.run(enter(scope), owner, yields=True)
+    assert owner.blocks[1:] == [scope]
     scope.cancel()
     runner.run(leave(scope), owner)
     assert loop.time() == 0

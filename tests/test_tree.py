@@ -604,3 +604,15 @@ def test_since_when_it_waits_and_since_when_another_has_it_are_told_apart():
     held = "waiting for Lock 'db' held by task 'first' since 0.0 s"
     assert line.startswith("  Task 'second' ")
     assert f": {held}, waiting since 1.0 s, at " in line
+
+
+def test_a_suspended_loop_is_shown_where_none_is_running():
+    with pytest.raises(RuntimeError):
+        format_tasks()
+    loop = SleepingLoop(speed=math.inf)
+    loop.create_task(sleep(5), name="half way")
+    loop.run_until(1)
+    assert format_tasks() == "Task 'half way' sleep: sleeping until 5.0 s, since 0.0 s"
+    loop.close()
+    with pytest.raises(RuntimeError):
+        format_tasks()
