@@ -263,6 +263,7 @@ static PyType_Slot barrier_slots[] = {
     {Py_tp_doc, (void *)barrier_type_doc},
     {Py_tp_new, barrier_tp_new},
     {Py_tp_dealloc, sync_tp_dealloc},
+    {Py_tp_traverse, sync_tp_traverse},
     {Py_tp_repr, barrier_tp_repr},
     {Py_tp_methods, barrier_methods},
     {Py_tp_getset, barrier_getset},
@@ -273,7 +274,7 @@ static PyType_Slot barrier_slots[] = {
 static PyType_Spec barrier_spec = {
     .name = "sleeploop.Barrier",
     .basicsize = sizeof(BarrierObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = barrier_slots,
 };
 

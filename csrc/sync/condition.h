@@ -41,11 +41,22 @@ condition_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)condition;
 }
 
+static int
+condition_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    ConditionObject *condition = (ConditionObject *)op;
+    Py_VISIT(condition->lock);
+    int stopped = doors_traverse(&condition->enter, &condition->leave, visit, arg);
+    return stopped ? stopped : sync_tp_traverse(op, visit, arg);
+}
+
 static void
 condition_tp_dealloc(PyObject *op)
 {
+    ConditionObject *condition = (ConditionObject *)op;
     sync_dies(op);
-    Py_CLEAR(((ConditionObject *)op)->lock);
+    doors_drop(&condition->enter, &condition->leave);
+    Py_CLEAR(condition->lock);
     sync_free(op);
 }
 
@@ -327,6 +338,7 @@ static PyType_Slot condition_slots[] = {
     {Py_tp_doc, (void *)condition_type_doc},
     {Py_tp_new, condition_tp_new},
     {Py_tp_dealloc, condition_tp_dealloc},
+    {Py_tp_traverse, condition_tp_traverse},
     {Py_tp_repr, condition_tp_repr},
     {Py_tp_methods, condition_methods},
     {Py_tp_getset, condition_getset},
@@ -337,7 +349,7 @@ static PyType_Slot condition_slots[] = {
 static PyType_Spec condition_spec = {
     .name = "sleeploop.Condition",
     .basicsize = sizeof(ConditionObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = condition_slots,
 };
 

@@ -425,6 +425,7 @@ static PyType_Slot container_slots[] = {
     {Py_tp_doc, (void *)container_type_doc},
     {Py_tp_new, container_tp_new},
     {Py_tp_dealloc, container_tp_dealloc},
+    {Py_tp_traverse, sync_tp_traverse},
     {Py_tp_repr, container_tp_repr},
     {Py_tp_methods, container_methods},
     {Py_tp_getset, container_getset},
@@ -435,7 +436,7 @@ static PyType_Slot container_slots[] = {
 static PyType_Spec container_spec = {
     .name = "sleeploop.Container",
     .basicsize = sizeof(ContainerObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = container_slots,
 };
 

@@ -16,16 +16,32 @@ typedef struct {
     PyObject *of;  /* the object that it is inside of; owned while the door is referred to */
 } DoorObject;
 
-/* Its type outlives it: the module keeps that, and the object's type the module, which stays as it
- * is as long as there are objects that the collector does not see. */
+/* Its type is owned by the object that it is inside of, referred to or not. */
 static inline void
 door_init(ModuleState *state, DoorObject *door, PyObject *of, vectorcallfunc call)
 {
-    assert(!PyObject_IS_GC(of));
-    Py_SET_TYPE(door, state->DoorType);
+    Py_SET_TYPE(door, (PyTypeObject *)Py_NewRef(state->DoorType));
     Py_SET_REFCNT(door, 0);
     door->vectorcall = call;
     door->of = of;
+}
+
+/* For that object's tp_traverse. The collector does not see what refers to a door, but that it does
+ * refer to the object: who has a door is not collected. Before door_init() there is no type. */
+static inline int
+doors_traverse(const DoorObject *enter, const DoorObject *leave, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(enter));
+    Py_VISIT(Py_TYPE(leave));
+    return 0;
+}
+
+/* For its tp_dealloc. */
+static inline void
+doors_drop(DoorObject *enter, DoorObject *leave)
+{
+    Py_DECREF(Py_TYPE(enter));
+    Py_DECREF(Py_TYPE(leave));
 }
 
 /* A new reference. */
@@ -133,6 +149,22 @@ doorway_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf, PyObject 
     return result;
 }
 
+static int
+doorway_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return 0;
+}
+
+static void
+doorway_tp_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
 static PyMemberDef doorway_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(DoorwayObject, vectorcall), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
@@ -140,6 +172,8 @@ static PyMemberDef doorway_members[] = {
 
 static PyType_Slot doorway_slots[] = {
     {Py_tp_doc, (void *)"__aenter__ or __aexit__ of a type."},
+    {Py_tp_dealloc, doorway_tp_dealloc},
+    {Py_tp_traverse, doorway_tp_traverse},
     {Py_tp_call, PyVectorcall_Call},
     {Py_tp_descr_get, doorway_tp_descr_get},
     {Py_tp_members, doorway_members},
@@ -149,8 +183,8 @@ static PyType_Slot doorway_slots[] = {
 static PyType_Spec doorway_spec = {
     .name = "sleeploop.Doorway",
     .basicsize = sizeof(DoorwayObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE
-             | Py_TPFLAGS_HAVE_VECTORCALL,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_VECTORCALL,
     .slots = doorway_slots,
 };
 
@@ -158,13 +192,14 @@ static PyType_Spec doorway_spec = {
 static int
 doorway_add(ModuleState *state, PyTypeObject *type, const char *name, size_t offset)
 {
-    DoorwayObject *self = PyObject_New(DoorwayObject, state->DoorwayType);
+    DoorwayObject *self = PyObject_GC_New(DoorwayObject, state->DoorwayType);
     if (self == NULL) {
         return -1;
     }
     self->vectorcall = doorway_vectorcall;
     self->of = type->tp_new;
     self->offset = offset;
+    PyObject_GC_Track(self);
     int rc = PyDict_SetItemString(type->tp_dict, name, (PyObject *)self);
     PyType_Modified(type);
     Py_DECREF(self);

@@ -159,6 +159,7 @@ static PyType_Slot event_slots[] = {
     {Py_tp_doc, (void *)event_type_doc},
     {Py_tp_new, event_tp_new},
     {Py_tp_dealloc, sync_tp_dealloc},
+    {Py_tp_traverse, sync_tp_traverse},
     {Py_tp_repr, event_tp_repr},
     {Py_tp_methods, event_methods},
     {Py_tp_getset, event_getset},
@@ -169,7 +170,7 @@ static PyType_Slot event_slots[] = {
 static PyType_Spec event_spec = {
     .name = "sleeploop.Event",
     .basicsize = sizeof(EventObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = event_slots,
 };
 

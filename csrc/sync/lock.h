@@ -4,7 +4,7 @@
 
 #include "door.h"
 
-/* Holds no object but its name, so it cannot be part of a cycle. `held` is 1 while a task has it,
+/* Holds no object but its name. `held` is 1 while a task has it,
  * and 1 more for each that will want it back when its Condition has been notified. */
 typedef struct {
     SYNC_HEAD
@@ -42,6 +42,22 @@ lock_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     return (PyObject *)lock_new(type, "Lock()", name);
+}
+
+static int
+lock_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    LockObject *lock = (LockObject *)op;
+    int stopped = doors_traverse(&lock->enter, &lock->leave, visit, arg);
+    return stopped ? stopped : sync_tp_traverse(op, visit, arg);
+}
+
+static void
+lock_tp_dealloc(PyObject *op)
+{
+    sync_dies(op);
+    doors_drop(&((LockObject *)op)->enter, &((LockObject *)op)->leave);
+    sync_free(op);
 }
 
 /* The task that has the lock, borrowed; NULL: none has, or it has finished. */
@@ -439,7 +455,8 @@ static PyMemberDef lock_members[] = {
 static PyType_Slot lock_slots[] = {
     {Py_tp_doc, (void *)lock_type_doc},
     {Py_tp_new, lock_tp_new},
-    {Py_tp_dealloc, sync_tp_dealloc},
+    {Py_tp_dealloc, lock_tp_dealloc},
+    {Py_tp_traverse, lock_tp_traverse},
     {Py_tp_repr, lock_tp_repr},
     {Py_tp_methods, lock_methods},
     {Py_tp_getset, lock_getset},
@@ -450,7 +467,7 @@ static PyType_Slot lock_slots[] = {
 static PyType_Spec lock_spec = {
     .name = "sleeploop.Lock",
     .basicsize = sizeof(LockObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = lock_slots,
 };
 

@@ -4,9 +4,8 @@
 
 #include "door.h"
 
-/* Holds no object but its name, so it cannot be part of a cycle. While somebody waits, `value` is
- * 0: a unit that comes back goes to the first of them. `held` is by how much `value` is less than
- * at first. */
+/* Holds no object but its name. While somebody waits, `value` is 0: a unit that comes back goes to
+ * the first of them. `held` is by how much `value` is less than at first. */
 typedef struct {
     SYNC_HEAD
     struct place place;
@@ -47,6 +46,22 @@ semaphore_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         semaphore->is_bounded = is_bounded;
     }
     return (PyObject *)semaphore;
+}
+
+static int
+semaphore_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    SemaphoreObject *semaphore = (SemaphoreObject *)op;
+    int stopped = doors_traverse(&semaphore->enter, &semaphore->leave, visit, arg);
+    return stopped ? stopped : sync_tp_traverse(op, visit, arg);
+}
+
+static void
+semaphore_tp_dealloc(PyObject *op)
+{
+    sync_dies(op);
+    doors_drop(&((SemaphoreObject *)op)->enter, &((SemaphoreObject *)op)->leave);
+    sync_free(op);
 }
 
 /* In a report somebody waits, so it goes without saying that there is no unit left. */
@@ -354,7 +369,8 @@ static PyMemberDef semaphore_members[] = {
 static PyType_Slot semaphore_slots[] = {
     {Py_tp_doc, (void *)semaphore_type_doc},
     {Py_tp_new, semaphore_tp_new},
-    {Py_tp_dealloc, sync_tp_dealloc},
+    {Py_tp_dealloc, semaphore_tp_dealloc},
+    {Py_tp_traverse, semaphore_tp_traverse},
     {Py_tp_repr, semaphore_tp_repr},
     {Py_tp_methods, semaphore_methods},
     {Py_tp_getset, semaphore_getset},
@@ -366,21 +382,23 @@ static PyType_Slot semaphore_slots[] = {
 static PyType_Spec semaphore_spec = {
     .name = "sleeploop.Semaphore",
     .basicsize = sizeof(SemaphoreObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE
+             | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = semaphore_slots,
 };
 
 static PyType_Slot bounded_semaphore_slots[] = {
     {Py_tp_doc, (void *)bounded_semaphore_type_doc},
     {Py_tp_new, semaphore_tp_new},
-    {Py_tp_dealloc, sync_tp_dealloc},
+    {Py_tp_dealloc, semaphore_tp_dealloc},
+    {Py_tp_traverse, semaphore_tp_traverse},
     {0, NULL},
 };
 
 static PyType_Spec bounded_semaphore_spec = {
     .name = "sleeploop.BoundedSemaphore",
     .basicsize = sizeof(SemaphoreObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = bounded_semaphore_slots,
 };
 

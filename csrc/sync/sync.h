@@ -110,10 +110,11 @@ sync_new(const char *function, PyTypeObject *type, PyObject *name)
     return op;
 }
 
-/* The beginning of tp_dealloc; one with a collector untracks the object before. */
+/* The beginning of tp_dealloc. */
 static void
 sync_dies(PyObject *op)
 {
+    PyObject_GC_UnTrack(op);
     assert(((SyncObject *)op)->parked == 0);  /* whoever waits holds it */
     if (((SyncObject *)op)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
@@ -130,12 +131,21 @@ sync_free(PyObject *op)
     Py_DECREF(type);
 }
 
-/* Of a type that owns nothing else, and so needs no collector. */
+/* Of a type that owns nothing else. */
 static void
 sync_tp_dealloc(PyObject *op)
 {
     sync_dies(op);
     sync_free(op);
+}
+
+/* Likewise. It cannot be part of a cycle but by its type, which leads to the module and all that is
+ * in it; that is why it is collected at all, and why there is no tp_clear. */
+static int
+sync_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return 0;
 }
 
 /* ---- woken ----------------------------------------------------------------------------------- */
