@@ -215,6 +215,14 @@ qualname_of_function(const char *function)
     return PyUnicode_FromStringAndSize(function, (Py_ssize_t)n);
 }
 
+/* New str: "acquire" for the same. */
+static PyObject *
+name_of_function(const char *function)
+{
+    const char *dot = strrchr(function, '.');
+    return qualname_of_function(dot != NULL ? dot + 1 : function);
+}
+
 static void
 not_a_coroutine(const char *function, PyObject *obj)
 {

@@ -42,6 +42,26 @@ compat_first_reference(PyObject *op)
 #endif
 }
 
+/* The module of that full name, a new reference. The one way in which anything here is imported:
+ * PyImport_ImportModule() asks the builtins of the Python code that happens to be running for
+ * `__import__`, and code may have builtins of its own, as a namedtuple's __new__ has, in the middle
+ * of which a collection may end a task. */
+static PyObject *
+import_module(const char *full_name)
+{
+    PyObject *name = PyUnicode_FromString(full_name);
+    /* What this returns is the package of a module in one. */
+    PyObject *top = name != NULL ? PyImport_ImportModuleLevelObject(name, NULL, NULL, NULL, 0)
+                                 : NULL;
+    PyObject *module = top != NULL ? PyImport_GetModule(name) : NULL;
+    if (top != NULL && module == NULL && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_ImportError, "%U is not in sys.modules", name);
+    }
+    Py_XDECREF(top);
+    Py_XDECREF(name);
+    return module;
+}
+
 #if PY_VERSION_HEX < 0x030C0000
 /* Returns a new reference to the raised exception, normalised and with its
  * traceback attached, and clears the error indicator; NULL if there is none. */

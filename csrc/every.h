@@ -15,6 +15,8 @@
 
 /* ---- the awaitable --------------------------------------------------------------------------- */
 
+#define NEXTTICK_FUNCTION "Every.__anext__()"
+
 /* The first await: the schedule gets its place in loop time. */
 static void
 every_begin(EveryObject *every, LoopObject *loop, int64_t now)
@@ -41,6 +43,7 @@ nexttick_begin(ModuleState *state, NextTickObject *self, PyObject **result)
 {
     EveryObject *every = self->every;
     LoopObject *loop = current_loop_borrowed(state);
+    self->excused = 1;  /* in case of an error: it has been awaited, in vain */
     if (loop == NULL || loop->current == NULL) {
         (void)need_current_task_borrowed(state, "awaiting a tick of every()");
         return PYGEN_ERROR;
@@ -185,7 +188,17 @@ nexttick_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 nexttick_tp_repr(PyObject *op)
 {
-    return PyUnicode_FromFormat("<next of %R>", ((NextTickObject *)op)->every);
+    NextTickObject *self = (NextTickObject *)op;
+    return trap_is_stray(op, self->state, self->task_number)
+               ? trap_stray_repr(NEXTTICK_FUNCTION)
+               : PyUnicode_FromFormat("<next of %R>", self->every);
+}
+
+static void
+nexttick_tp_finalize(PyObject *op)
+{
+    NextTickObject *self = (NextTickObject *)op;
+    awaitable_finalize(op, &self->state, self->excused, NEXTTICK_FUNCTION);
 }
 
 static void
@@ -194,6 +207,9 @@ nexttick_tp_dealloc(PyObject *op)
     NextTickObject *self = (NextTickObject *)op;
     PyTypeObject *type = Py_TYPE(op);
     EveryObject *every = self->every;
+    if (awaitable_dies(op, self->state) < 0) {
+        return;
+    }
     nexttick_ended(self);
     if (every->spare == NULL) {  /* for the next: a tenth of what a tick costs */
         every->spare = self;
@@ -215,15 +231,22 @@ static PyMethodDef nexttick_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyGetSetDef nexttick_getset[] = {
+    TRAP_NAME_GETTERS(NEXTTICK_FUNCTION),
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot nexttick_slots[] = {
     {Py_tp_doc, (void *)"What __anext__() of an Every returns; `async for` awaits it, once."},
     {Py_tp_dealloc, nexttick_tp_dealloc},
+    {Py_tp_finalize, nexttick_tp_finalize},
     {Py_tp_repr, nexttick_tp_repr},
     {Py_tp_iter, nexttick_tp_iter},
     {Py_tp_iternext, nexttick_tp_iternext},
     {Py_am_await, nexttick_tp_iter},
     {Py_am_send, nexttick_advance},
     {Py_tp_methods, nexttick_methods},
+    {Py_tp_getset, nexttick_getset},
     {0, NULL},
 };
 
@@ -245,7 +268,8 @@ static const char *const missed_names[] = {
 static PyObject *
 every_am_anext(PyObject *op)
 {
-    PyTypeObject *type = state_of_type(Py_TYPE(op))->NextTickType;
+    ModuleState *state = state_of_type(Py_TYPE(op));
+    PyTypeObject *type = state->NextTickType;
     NextTickObject *next = ((EveryObject *)op)->spare;
     if (next != NULL) {
         ((EveryObject *)op)->spare = NULL;
@@ -263,6 +287,8 @@ every_am_anext(PyObject *op)
     next->started = 0;
     next->task_number = 0;
     next->state = TRAP_NEW;
+    next->excused = 0;
+    awaitable_made(state, (PyObject *)next);
     return (PyObject *)next;
 }
 
@@ -303,11 +329,22 @@ every_tp_repr(PyObject *op)
     return text;
 }
 
+/* For the type alone; see sync_tp_traverse(). */
+static int
+every_tp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return 0;
+}
+
 static void
 every_tp_dealloc(PyObject *op)
 {
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
     PyObject_Free(((EveryObject *)op)->spare);
-    every_part_tp_dealloc(op);
+    type->tp_free(op);
+    Py_DECREF(type);
 }
 
 PyDoc_STRVAR(every_type_doc,
@@ -328,6 +365,7 @@ static PyGetSetDef every_getset[] = {
 static PyType_Slot every_slots[] = {
     {Py_tp_doc, (void *)every_type_doc},
     {Py_tp_dealloc, every_tp_dealloc},
+    {Py_tp_traverse, every_tp_traverse},
     {Py_tp_repr, every_tp_repr},
     {Py_am_aiter, PyObject_SelfIter},
     {Py_am_anext, every_am_anext},
@@ -338,7 +376,8 @@ static PyType_Slot every_slots[] = {
 static PyType_Spec every_spec = {
     .name = "sleeploop.Every",
     .basicsize = sizeof(EveryObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = every_slots,
 };
 
@@ -462,7 +501,7 @@ module_py_every(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyOb
     if (args_parse("every()", names, 1, 1, args, n_args, kwnames, given) < 0) {
         return NULL;
     }
-    EveryObject *every = PyObject_New(EveryObject, state->EveryType);
+    EveryObject *every = PyObject_GC_New(EveryObject, state->EveryType);
     if (every == NULL) {
         return NULL;
     }
@@ -471,6 +510,7 @@ module_py_every(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyOb
     every->loop_number = 0;
     every->waiter = NULL;
     every->spare = NULL;
+    PyObject_GC_Track(every);
     int64_t ns;
     if (every_set_period(state, every, given[0], &ns) < 0
         || every_set_start(state, every, given[1]) < 0 || every_set_missed(every, given[2]) < 0

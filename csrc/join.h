@@ -13,6 +13,7 @@ join_new(ModuleState *state, TaskObject *task, int only_wait)
     }
     join->task = (TaskObject *)Py_NewRef(task);
     join->started = 0;
+    join->waiter = 0;
     join->state = TRAP_NEW;
     join->only_wait = (uint8_t)only_wait;
     PyObject_GC_Track(join);
@@ -68,6 +69,7 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
     }
     if (wait) {
         self->started = clock_about_now(&self->task->loop->clock);
+        self->waiter = self->task->loop->current != NULL ? self->task->loop->current->number : 0;
         self->state = TRAP_WAITING;
         *result = Py_NewRef(op);
         trace_await(self->task->loop, op);
@@ -125,6 +127,13 @@ join_tp_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
+static PyObject *
+join_tp_repr(PyObject *op)
+{
+    JoinObject *self = (JoinObject *)op;
+    return trap_repr(op, self->state, self->waiter, "Task.__await__()");
+}
+
 static PyMethodDef join_methods[] = {
     {"send", join_py_send, METH_O, PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
     {"throw", (PyCFunction)(void (*)(void))join_py_throw, METH_FASTCALL,
@@ -141,6 +150,7 @@ static PyType_Slot join_slots[] = {
     {Py_tp_iternext, join_tp_iternext},
     {Py_am_await, PyObject_SelfIter},
     {Py_am_send, join_advance},
+    {Py_tp_repr, join_tp_repr},
     {Py_tp_methods, join_methods},
     {0, NULL},
 };

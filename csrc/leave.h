@@ -6,6 +6,8 @@
 
 #include "block.h"
 
+#define LEAVE_FUNCTION "TaskGroup.__aexit__()"
+
 static LeaveObject *
 leave_new(ModuleState *state, GroupObject *group, PyObject *exc)
 {
@@ -16,9 +18,10 @@ leave_new(ModuleState *state, GroupObject *group, PyObject *exc)
     leave->group = (GroupObject *)Py_NewRef(group);
     leave->exc = Py_XNewRef(exc);
     leave->started = 0;
-    leave->is_own = leave->is_other = 0;
+    leave->is_own = leave->is_other = leave->excused = 0;
     leave->state = TRAP_NEW;
     PyObject_GC_Track(leave);
+    awaitable_made(state, (PyObject *)leave);
     return leave;
 }
 
@@ -276,14 +279,32 @@ leave_tp_clear(PyObject *op)
 }
 
 static void
+leave_tp_finalize(PyObject *op)
+{
+    LeaveObject *self = (LeaveObject *)op;
+    awaitable_finalize(op, &self->state, self->excused, LEAVE_FUNCTION);
+}
+
+static void
 leave_tp_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
+    if (awaitable_dies(op, ((LeaveObject *)op)->state) < 0) {
+        return;
+    }
     PyObject_GC_UnTrack(op);
     (void)leave_tp_clear(op);
     Py_DECREF(((LeaveObject *)op)->group);
     type->tp_free(op);
     Py_DECREF(type);
+}
+
+static PyObject *
+leave_tp_repr(PyObject *op)
+{
+    LeaveObject *self = (LeaveObject *)op;
+    const TaskObject *task = self->group->scope->task;
+    return trap_repr(op, self->state, task != NULL ? task->number : 0, LEAVE_FUNCTION);
 }
 
 static PyMethodDef leave_methods[] = {
@@ -297,12 +318,14 @@ static PyMethodDef leave_methods[] = {
 static PyType_Slot leave_slots[] = {
     {Py_tp_doc, (void *)"What `async with TaskGroup()` waits with at its end."},
     {Py_tp_dealloc, leave_tp_dealloc},
+    {Py_tp_finalize, leave_tp_finalize},
     {Py_tp_traverse, leave_tp_traverse},
     {Py_tp_clear, leave_tp_clear},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, leave_tp_iternext},
     {Py_am_await, PyObject_SelfIter},
     {Py_am_send, leave_advance},
+    {Py_tp_repr, leave_tp_repr},
     {Py_tp_methods, leave_methods},
     {0, NULL},
 };

@@ -202,8 +202,10 @@ enum sleep_kind {
 
 enum trap_state { TRAP_NEW, TRAP_WAITING, TRAP_WAITING_ABROAD, TRAP_DONE };
 
-/* sleep(), sleep_until(), sleep_forever(), checkpoint(). Holds no object, so it
- * cannot be part of a cycle and needs no collector. */
+/* sleep(), sleep_until(), sleep_forever(), checkpoint(). Holds no object but its type, which the
+ * collector does not see, as that would cost a tenth of each sleep; so one that lies in the module,
+ * or waits in a task of a suspended loop that does, keeps the module. As a rule it lives for one
+ * await. The same holds for a NextTick. */
 typedef struct {
     PyObject_HEAD
     int64_t time;     /* FOR: nanoseconds to sleep; UNTIL: loop time in nanoseconds;
@@ -213,6 +215,7 @@ typedef struct {
     uint8_t kind;     /* enum sleep_kind */
     uint8_t state;    /* enum trap_state */
     uint8_t aware;    /* UNTIL_WALL: the datetime had a time zone */
+    uint8_t excused;  /* see awaitable_excuse(), as in those that follow */
 } SleepObject;
 
 enum missed_policy { MISSED_SKIP, MISSED_BURST, MISSED_DELAY };
@@ -228,6 +231,7 @@ typedef struct {
     int64_t started;       /* loop time when the await began */
     uint32_t task_number;  /* the task that waits */
     uint8_t state;         /* enum trap_state */
+    uint8_t excused;
 } NextTickObject;
 
 /* every(). Holds no object either; what waits for it holds it. */
@@ -259,6 +263,7 @@ typedef struct {
     int64_t started;   /* while WAITING: loop time when it began */
     uint8_t state;     /* enum trap_state */
     uint8_t only_wait; /* does not ask for the outcome, and leaves a failure unseen */
+    uint32_t waiter;   /* number of the task that waits, likewise */
 } JoinObject;
 
 /* The end of `async with TaskGroup()` */
@@ -270,6 +275,7 @@ typedef struct {
     uint8_t state;       /* enum trap_state */
     uint8_t is_own;      /* at the end of the body the group's own cancellation was in force */
     uint8_t is_other;    /* or that of a scope further out */
+    uint8_t excused;
 } LeaveObject;
 
 /* `await group.start(function, *args)` */
@@ -284,6 +290,7 @@ typedef struct {
     uint8_t state;       /* enum trap_state */
     uint8_t is_counted;  /* in the group's `starting` */
     uint8_t has_started; /* started() has been called */
+    uint8_t excused;
 } StartObject;
 
 /* An awaitable that has its value already: `async with` something that need not wait. */
@@ -395,6 +402,7 @@ struct WaitObject {
     uint8_t parked;
     uint8_t firm;        /* a cancellation does not take it away: TASK_REGAIN */
     uint8_t phase;       /* of its kind */
+    uint8_t excused;
 };
 
 /* ---- SleepingLoop ---------------------------------------------------------------------------- */

@@ -197,6 +197,7 @@ refuse_yield(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
         || type == loop->state->JoinType || is_wait(loop->state, obj_steal)
         || type == loop->state->StartType || type == loop->state->LeaveType) {
         hint = "; 'await' it, once and on this loop, instead of yielding it";
+        awaitable_excuse(loop->state, obj_steal);  /* the TypeError says more */
     }
     else if (seems_to_have(obj_steal, "_asyncio_future_blocking")) {
         hint = ", an asyncio future: it needs asyncio's loop. Use sleeploop's sleep() and tasks "

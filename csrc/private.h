@@ -98,6 +98,17 @@ module_py_check_awaitable(PyObject *module, PyObject *const *args, Py_ssize_t n_
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(excuse_doc,
+"_excuse($module, aw, /)\n--\n\n"
+"Take an awaitable over: if it is one of ours, it is not said any more to be forgotten.\n");
+
+static PyObject *
+module_py_excuse(PyObject *module, PyObject *op)
+{
+    awaitable_excuse(PyModule_GetState(module), op);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(task_tree_doc,
 "_task_tree($module, loop, /)\n--\n\n"
 "The tasks that have not finished, in order of creation: a list of (task, its number,\n"

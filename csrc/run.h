@@ -99,6 +99,9 @@ begun_list_remove(LoopObject *loop)
     if (*at != NULL) {
         *at = loop->next_begun;
         loop->next_begun = NULL;
+        if (loop->debug) {
+            origins_end(loop->state);
+        }
     }
 }
 
@@ -188,6 +191,7 @@ loop_enter(LoopObject *loop, struct outside *outside)
     }
     loop->thread_ident = PyThread_get_thread_ident();
     if (loop->debug) {
+        origins_begin(loop->state);
         watchdog_start(loop);
     }
     loop->real_started = clock_monotonic();
@@ -201,6 +205,7 @@ static int
 loop_leave(LoopObject *loop, struct outside *outside)
 {
     watchdog_stop(loop);
+    Py_CLEAR(loop->state->stop_iteration);  /* it may have a Tick, which keeps the module */
     loop->real_total += clock_monotonic() - loop->real_started;
     loop_release(loop, loop->phase == LOOP_RUNNING);
     int rc = sigint_restore(outside->sigint);

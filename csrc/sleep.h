@@ -40,7 +40,8 @@ sleep_new(ModuleState *state, enum sleep_kind kind, int64_t time)
     self->task_number = 0;
     self->kind = (uint8_t)kind;
     self->state = TRAP_NEW;
-    self->aware = 0;
+    self->aware = self->excused = 0;
+    awaitable_made(state, (PyObject *)self);
     return (PyObject *)self;
 }
 
@@ -78,11 +79,29 @@ sleep_is_for_thread(ModuleState *state, PyObject *trap)
     return Py_TYPE(trap) == state->SleepType && ((SleepObject *)trap)->kind == SLEEP_THREAD;
 }
 
+/* The same moment, with advice for those whose loop knows no datetimes, and shows it in an error; or
+ * itself, if there is no memory for that. Beware: runs Python. */
+static PyObject *
+moment_with_advice_steal(PyObject *datetime, const char *function)
+{
+    PyObject *module = import_module("sleeploop._elsewhere");
+    PyObject *moment =
+        module != NULL ? PyObject_CallMethod(module, "moment", "Os", datetime, function) : NULL;
+    Py_XDECREF(module);
+    if (moment == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        return datetime;
+    }
+    Py_DECREF(datetime);
+    return moment;
+}
+
 /* On a loop that is not ours: yields a datetime. `started` is then in
  * microseconds since 1970. */
 static PySendResult
 sleep_begin_abroad(ModuleState *state, SleepObject *self, PyObject **result)
 {
+    self->excused = 1;  /* in case of an error: it has been awaited, in vain */
     if (self->kind == SLEEP_UNTIL) {
         need_current_loop_borrowed(state, "sleep_until() with a loop time");
         return PYGEN_ERROR;
@@ -99,6 +118,9 @@ sleep_begin_abroad(ModuleState *state, SleepObject *self, PyObject **result)
         until = self->time < WALL_MAX ? self->time : WALL_MAX;
     }
     *result = datetime_from_wall(state, until, self->aware ? state->utc : Py_None);
+    if (*result != NULL) {
+        *result = moment_with_advice_steal(*result, sleep_function(self));
+    }
     if (*result == NULL) {
         return PYGEN_ERROR;
     }
@@ -216,6 +238,9 @@ sleep_tp_repr(PyObject *op)
     SleepObject *self = (SleepObject *)op;
     ModuleState *state = state_of_type(Py_TYPE(op));
     PyObject *time, *text;
+    if (trap_is_stray(op, self->state, self->task_number)) {
+        return trap_stray_repr(sleep_function(self));
+    }
     switch (self->kind) {
     case SLEEP_FOR:
     case SLEEP_UNTIL:
@@ -251,9 +276,19 @@ sleep_tp_repr(PyObject *op)
 }
 
 static void
+sleep_tp_finalize(PyObject *op)
+{
+    SleepObject *self = (SleepObject *)op;
+    awaitable_finalize(op, &self->state, self->excused, sleep_function(self));
+}
+
+static void
 sleep_tp_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
+    if (awaitable_dies(op, ((SleepObject *)op)->state) < 0) {
+        return;
+    }
     PyObject_Free(op);
     Py_DECREF(type);
 }
@@ -265,7 +300,14 @@ sleep_get_qualname(PyObject *op, void *Py_UNUSED(closure))
     return qualname_of_function(sleep_function((SleepObject *)op));
 }
 
+static PyObject *
+sleep_get_name(PyObject *op, void *Py_UNUSED(closure))
+{
+    return name_of_function(sleep_function((SleepObject *)op));
+}
+
 static PyGetSetDef sleep_getset[] = {
+    {"__name__", sleep_get_name, NULL, PyDoc_STR("What it was made by."), NULL},
     {"__qualname__", sleep_get_qualname, NULL, PyDoc_STR("What it was made by."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -284,6 +326,7 @@ static PyMethodDef sleep_methods[] = {
 static PyType_Slot sleep_slots[] = {
     {Py_tp_doc, (void *)sleep_type_doc},
     {Py_tp_dealloc, sleep_tp_dealloc},
+    {Py_tp_finalize, sleep_tp_finalize},
     {Py_tp_repr, sleep_tp_repr},
     {Py_tp_iter, sleep_tp_iter},
     {Py_tp_iternext, sleep_tp_iternext},

@@ -7,6 +7,8 @@
 #include "block.h"
 #include "tasktype.h"
 
+#define START_FUNCTION "TaskGroup.start()"
+
 /* Whether the group takes tasks: its block has been entered and not left, nor torn off. */
 static inline int
 group_is_open(const GroupObject *group)
@@ -313,9 +315,19 @@ start_tp_clear(PyObject *op)
 }
 
 static void
+start_tp_finalize(PyObject *op)
+{
+    StartObject *self = (StartObject *)op;
+    awaitable_finalize(op, &self->state, self->excused, START_FUNCTION);
+}
+
+static void
 start_tp_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
+    if (awaitable_dies(op, ((StartObject *)op)->state) < 0) {
+        return;
+    }
     PyObject_GC_UnTrack(op);
     start_give_up((StartObject *)op);
     (void)start_tp_clear(op);
@@ -324,6 +336,19 @@ start_tp_dealloc(PyObject *op)
     type->tp_free(op);
     Py_DECREF(type);
 }
+
+static PyObject *
+start_tp_repr(PyObject *op)
+{
+    StartObject *self = (StartObject *)op;
+    uint32_t number = self->starter != NULL ? self->starter->number : 0;
+    return trap_repr(op, self->state, number, START_FUNCTION);
+}
+
+static PyGetSetDef start_getset[] = {
+    TRAP_NAME_GETTERS(START_FUNCTION),
+    {NULL, NULL, NULL, NULL, NULL},
+};
 
 static PyMethodDef start_methods[] = {
     {"send", start_py_send, METH_O, PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
@@ -336,13 +361,16 @@ static PyMethodDef start_methods[] = {
 static PyType_Slot start_slots[] = {
     {Py_tp_doc, (void *)"What TaskGroup.start() returns; await it once."},
     {Py_tp_dealloc, start_tp_dealloc},
+    {Py_tp_finalize, start_tp_finalize},
     {Py_tp_traverse, start_tp_traverse},
     {Py_tp_clear, start_tp_clear},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, start_tp_iternext},
     {Py_am_await, PyObject_SelfIter},
     {Py_am_send, start_advance},
+    {Py_tp_repr, start_tp_repr},
     {Py_tp_methods, start_methods},
+    {Py_tp_getset, start_getset},
     {0, NULL},
 };
 
@@ -407,10 +435,11 @@ group_py_start(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     start->call = call;
     start->task = start->starter = NULL;
     start->value = NULL;
-    start->is_counted = start->has_started = 0;
+    start->is_counted = start->has_started = start->excused = 0;
     start->started = 0;
     start->state = TRAP_NEW;
     PyObject_GC_Track(start);
+    awaitable_made(state, (PyObject *)start);
     return (PyObject *)start;
 }
 

@@ -30,6 +30,8 @@ struct ModuleState {
     PyObject *utc, *epoch;     /* timezone.utc; 1970-01-01 in it */
     PyObject *stop_iteration;  /* see stop_iteration_reused_steal() */
     PyObject *done;            /* see instant_done() */
+    PyObject *origins;         /* dict: address -> where that awaitable was made; NULL unless a
+                                  debug run is under way; see forgotten.h */
     uint64_t loops_made;
     size_t trace_capacity;     /* of the loops that do not say; see traceread.h */
     PyObject *trace_callback;  /* owned, or NULL */

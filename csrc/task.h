@@ -79,6 +79,9 @@ task_new(ModuleState *state, LoopObject *loop, PyObject *coro, PyObject *name, P
     task->state = TASK_READY;
     task->flags = (uint16_t)flags;
     PyObject_GC_Track(task);
+    if (!PyCoro_CheckExact(coro)) {
+        awaitable_excuse(state, coro);
+    }
     return task;
 }
 

@@ -8,7 +8,7 @@
 #ifndef SLEEPLOOP_TRAP_H
 #define SLEEPLOOP_TRAP_H
 
-#include "args.h"
+#include "forgotten.h"
 
 /* Ends a tp_iternext or send() with a value, as `return value` ends a generator.
  * Built by hand since PyErr_SetObject unpacks tuples and takes exceptions as they
@@ -124,6 +124,55 @@ trap_send(PyObject *self, PyObject *value, trap_advance_fn advance)
         return NULL;
     }
 }
+
+/* Whether the task of that number has yielded the trap in the step that is under way, so that not our
+ * loop has it, but one that runs in that step. */
+static inline int
+trap_is_stray(PyObject *trap, uint8_t trap_state, uint32_t task_number)
+{
+    ModuleState *state = state_of_type(Py_TYPE(trap));
+    LoopObject *loop = trap_state == TRAP_WAITING ? current_loop_borrowed(state) : NULL;
+    return loop != NULL && loop->current != NULL && loop->current->number == task_number;
+}
+
+/* What the repr of a stray says, since the other loop shows that in its error. */
+#define STRAY_ADVICE                                                                           \
+    "awaited on a loop that is not sleeploop's: await it in a coroutine that sleeploop.run() " \
+    "or create_task() runs, or use that loop's own means"
+
+/* New str, the repr of a stray. */
+COLD static PyObject *
+trap_stray_repr(const char *function)
+{
+    return PyUnicode_FromFormat("<sleeploop's %s, " STRAY_ADVICE ">", function);
+}
+
+/* The repr of those that have nothing else to say. */
+static PyObject *
+trap_repr(PyObject *trap, uint8_t trap_state, uint32_t task_number, const char *function)
+{
+    return trap_is_stray(trap, trap_state, task_number) ? trap_stray_repr(function)
+                                                        : PyBaseObject_Type.tp_repr(trap);
+}
+
+/* Of a type whose awaitables are all made by one function, which is the closure: as a coroutine has
+ * them. */
+static PyObject *
+trap_get_name(PyObject *Py_UNUSED(op), void *function)
+{
+    return name_of_function(function);
+}
+
+static PyObject *
+trap_get_qualname(PyObject *Py_UNUSED(op), void *function)
+{
+    return qualname_of_function(function);
+}
+
+#define TRAP_NAME_GETTERS(function)                                                            \
+    {"__name__", trap_get_name, NULL, PyDoc_STR("What it was made by."), (void *)(function)},  \
+    {"__qualname__", trap_get_qualname, NULL, PyDoc_STR("What it was made by."),               \
+     (void *)(function)}
 
 static PySendResult
 trap_used_up(const char *what)

@@ -25,7 +25,7 @@ wait_init(WaitObject *self, const struct wait_kind *kind, PyObject *object, stru
     self->number = 0;
     self->state = TRAP_NEW;
     self->outcome = WAIT_OPEN;
-    self->taken = self->parked = self->firm = self->phase = 0;
+    self->taken = self->parked = self->firm = self->phase = self->excused = 0;
 }
 
 /* Likewise; steals value even if it fails. */
@@ -40,6 +40,7 @@ wait_new(ModuleState *state, const struct wait_kind *kind, PyObject *object, str
     }
     wait_init(self, kind, object, place, value_steal);
     PyObject_GC_Track(self);
+    awaitable_made(state, (PyObject *)self);
     return self;
 }
 
@@ -157,6 +158,7 @@ wait_begin(ModuleState *state, WaitObject *self, PyObject **result)
 {
     TaskObject *task = need_current_task_borrowed(state, self->kind->function);
     if (task == NULL || sync_enter(state, self->object, task->loop, self->kind->function) < 0) {
+        self->excused = 1;  /* it can be awaited elsewhere, but need not be */
         return PYGEN_ERROR;
     }
     self->state = TRAP_DONE;  /* so that no Python that take() runs awaits it as well */
@@ -298,7 +300,9 @@ wait_tp_traverse(PyObject *op, visitproc visit, void *arg)
 static void
 wait_tp_finalize(PyObject *op)
 {
-    wait_not_taken((WaitObject *)op);
+    WaitObject *self = (WaitObject *)op;
+    wait_not_taken(self);
+    awaitable_finalize(op, &self->state, self->excused, self->kind->function);
 }
 
 static void
@@ -306,7 +310,7 @@ wait_tp_dealloc(PyObject *op)
 {
     WaitObject *self = (WaitObject *)op;
     PyTypeObject *type = Py_TYPE(op);
-    if (self->outcome == WAIT_GRANTED && !self->taken
+    if ((self->state == TRAP_NEW || (self->outcome == WAIT_GRANTED && !self->taken))
         && PyObject_CallFinalizerFromDealloc(op) < 0) {
         return;
     }
@@ -329,6 +333,15 @@ static PyMethodDef wait_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* As trap_is_stray(); its task may be gone. */
+static int
+wait_is_stray(const WaitObject *self)
+{
+    LoopObject *loop = current_loop_borrowed(state_of_type(Py_TYPE(self)));
+    return self->state == TRAP_WAITING && loop != NULL && loop->current != NULL
+           && loop->current == self->task;
+}
+
 static PyObject *
 wait_tp_repr(PyObject *op)
 {
@@ -337,9 +350,10 @@ wait_tp_repr(PyObject *op)
         [TRAP_WAITING_ABROAD] = "waiting", [TRAP_DONE] = "done",
     };
     WaitObject *self = (WaitObject *)op;
+    const char *advice = wait_is_stray(self) ? ", " STRAY_ADVICE : "";
     PyObject *what = self->kind->describe((PyObject *)self->object);
-    PyObject *text = what != NULL ? PyUnicode_FromFormat("<%s of %U, %s>", self->kind->function,
-                                                         what, words[self->state])
+    PyObject *text = what != NULL ? PyUnicode_FromFormat("<%s of %U%s, %s>", self->kind->function,
+                                                         what, advice, words[self->state])
                                   : NULL;
     Py_XDECREF(what);
     return text;
@@ -352,8 +366,18 @@ wait_get_qualname(PyObject *op, void *Py_UNUSED(closure))
     return qualname_of_function(((WaitObject *)op)->kind->function);
 }
 
+static PyObject *
+wait_get_name(PyObject *op, void *Py_UNUSED(closure))
+{
+    return name_of_function(((WaitObject *)op)->kind->function);
+}
+
+#define WAIT_NAME_GETTERS                                                                      \
+    {"__name__", wait_get_name, NULL, PyDoc_STR("What it was made by."), NULL},                \
+    {"__qualname__", wait_get_qualname, NULL, PyDoc_STR("What it was made by."), NULL}
+
 static PyGetSetDef wait_getset[] = {
-    {"__qualname__", wait_get_qualname, NULL, PyDoc_STR("What it was made by."), NULL},
+    WAIT_NAME_GETTERS,
     {NULL, NULL, NULL, NULL, NULL},
 };
 

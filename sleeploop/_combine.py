@@ -15,6 +15,7 @@ from _sleeploop import (
     Task,
     TaskGroup,
     _check_awaitable,
+    _excuse,
     _give_way,
     _park,
     _wait_done,
@@ -60,6 +61,7 @@ class _Given:
     __slots__ = ("aw", "is_cut_short")
 
     def __init__(self, aw: Any) -> None:
+        _excuse(aw)
         self.aw = aw
         self.is_cut_short = False  # by a cancellation of all of us
 

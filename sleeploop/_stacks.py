@@ -93,6 +93,12 @@ def of_caller() -> traceback.StackSummary:
     return of_frame(frame)
 
 
+def origin_text(origin: list[tuple[str, int, str, None]]) -> str:
+    """What a warning of an awaitable that was forgotten ends with: where that was made."""
+    lines = traceback.StackSummary.from_list(origin).format()
+    return "\nCoroutine created at (most recent call last)\n" + "".join(lines).rstrip("\n")
+
+
 def of_frame(frame: FrameType | None) -> traceback.StackSummary:
     """The stack that ends in a frame, innermost last."""
     stack = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)

@@ -418,6 +418,7 @@ def test_without_a_loop():
 # ---- told ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_reports():
     async def main():
         barrier = Barrier(3, name="start")

@@ -139,6 +139,7 @@ def test_an_index_that_fails():
         open_channel(Evil())
 
 
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("kind", [SendChannel, ReceiveChannel])
 def test_only_open_channel_makes_an_end(kind):
     with pytest.raises(TypeError):
@@ -1487,6 +1488,7 @@ def test_a_run_that_ends_cancels_those_who_wait():
 # ---- reprs and reports ---------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_the_repr_tells_how_full_it_is_and_what_is_open():
     async def main():
         send, receive = open_channel(3, name="x")

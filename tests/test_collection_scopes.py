@@ -153,6 +153,7 @@ async def through_a_task_that_failed_in_a_group():
 MAKERS = [maker for name, maker in globals().items() if name.startswith("through_")]
 
 
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
 def test_a_cycle_is_found_and_broken(maker):
     async def main():

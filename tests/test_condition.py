@@ -478,6 +478,7 @@ def test_the_lock_is_lost_between_the_call_and_the_loop():
 # ---- told ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_repr():
     async def main():
         condition = Condition(name="ready")

@@ -369,6 +369,7 @@ def test_a_predicate_that_dies_in_the_wait_calls_back():
     assert virtual(main()) == ["looked", ("died", False)]
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_a_cycle_through_a_predicate():
     class Thing:
         pass

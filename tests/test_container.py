@@ -74,6 +74,7 @@ def test_keywords():
     assert (tank.level, tank.capacity) == (2.0, 5.0)
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_what_need_not_wait_does_not_switch_tasks():
     async def main():
         log = []
@@ -573,6 +574,7 @@ def test_another_thread():
 # ---- what is told --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_reprs_and_reports():
     async def main():
         tank = Container(10, 3.5, name="tank")

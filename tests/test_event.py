@@ -141,6 +141,7 @@ def test_wait_as_a_task_of_its_own():
 # ---- names and reports ---------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_names_and_reprs():
     async def main():
         event = Event(name="door")

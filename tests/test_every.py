@@ -349,6 +349,7 @@ def test_it_is_an_iterator_that_goes_on_where_it_was_left():
     assert virtual(main()) == [1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_repr():
     async def main():
         ticks = every(0.1)

@@ -175,6 +175,7 @@ def test_one_awaitable_in_two_tasks():
 # ---- by hand -------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_awaitables_by_hand():
     ticks = every(1)
     awaitable = ticks.__anext__()
@@ -273,6 +274,7 @@ def test_a_wait_that_is_dropped_lets_go_of_the_schedule():
     assert facts(taken) == [(1, 1.0, 0.0, 0), (2, 2.0, 0.0, 0)]
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_many_awaitables_of_one_schedule():
     async def main():
         ticks = every(1)

@@ -726,6 +726,7 @@ def test_what_comes_before_a_condition_is_waited_at_leaves_the_lock_alone():
 # ---- wrong use -----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forgetful")
 @BOTH
 def test_what_cannot_be_awaited(function):
     name = function.__name__
@@ -745,6 +746,7 @@ def test_a_coroutine_beside_junk_stays_the_caller_s(function):
     assert virtual(coro) == 1
 
 
+@pytest.mark.usefixtures("forgetful")
 @BOTH
 def test_the_same_twice(function):
     async def main():

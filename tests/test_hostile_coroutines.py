@@ -29,10 +29,11 @@ from tests.helpers import OnDel, fail, give, outcome, virtual, yielding
 class Duck:
     """A coroutine by its methods alone, which sleeps until it is stopped."""
 
-    def __init__(self) -> None:
-        self.sleeper = sleep_forever()
+    sleeper: Any = None
 
     def send(self, value: Any) -> Any:
+        if self.sleeper is None:
+            self.sleeper = sleep_forever()
         return self.sleeper.send(value)
 
     def throw(self, exc: BaseException) -> Any:
@@ -340,7 +341,7 @@ def test_an_observer_that_calls_back(observe):
 
 
 @observers
-@pytest.mark.filterwarnings("ignore:coroutine '(main|give)' was never awaited")
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.skipif(
     sys.version_info >= (3, 14) and hasattr(sys, "gettotalrefcount"),
     reason="an assert of the debug build's own fails, for any coroutine whatever drives it",

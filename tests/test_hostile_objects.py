@@ -560,7 +560,13 @@ def test_a_task_made_while_its_loop_runs_to_its_end(argument):
     assert loop.tasks() == []
 
 
-@pytest.mark.parametrize("kind", [Task, type(sleep(0))])
+def type_of_sleeps() -> type:
+    nap = sleep(0)
+    nap.close()
+    return type(nap)
+
+
+@pytest.mark.parametrize("kind", [Task, type_of_sleeps()])
 def test_types_that_only_we_can_make(kind):
     for make in (kind, lambda: kind.__new__(kind), lambda: object.__new__(kind)):
         with pytest.raises(TypeError):
@@ -571,6 +577,7 @@ def test_types_that_only_we_can_make(kind):
         kind.attribute = 1
 
 
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("make", [lambda: SleepingLoop(give(1)), lambda: sleep(1)])
 @pytest.mark.filterwarnings("ignore:coroutine 'give' was never awaited")
 def test_nothing_can_be_copied_or_pickled(make):

@@ -364,6 +364,7 @@ def test_reference_counts_and_cycles():
     assert log == ["freed", "end"] * 3
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_a_cycle_of_a_start_that_never_began_is_collected():
     log = []
 

@@ -836,6 +836,7 @@ def test_arguments_and_attributes():
         type("Sub", (CapacityLimiter,), {})
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_what_acquire_gives_is_awaited_once():
     async def main():
         limiter = CapacityLimiter(2)

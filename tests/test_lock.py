@@ -225,6 +225,7 @@ def test_it_is_an_async_context_manager():
 # ---- names and reports ---------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_names_and_reprs():
     async def main():
         lock = Lock(name="db")

@@ -126,7 +126,7 @@ def test_sleep_yields_the_moment_and_returns_the_time_slept(
     before = datetime.now()
     steps, asked = begin(sleep(delay))
     after = datetime.now()
-    assert type(asked) is datetime
+    assert isinstance(asked, datetime)
     assert asked.tzinfo is None
     assert before - MICROSECOND <= asked - wait <= after
     # That it went to sleep at asked - wait is known to the microsecond.

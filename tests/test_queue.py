@@ -588,9 +588,11 @@ def test_an_awaitable_that_nobody_awaits_does_nothing():
     died = []
     queue = Queue()
     queue.put_nowait(1)
-    queue.get()
+    with pytest.warns(RuntimeWarning, match=r"coroutine 'Queue\.get' was never awaited"):
+        queue.get()
     assert drain(queue) == [1]
-    queue.put(OnDel(lambda: died.append(True)))
+    with pytest.warns(RuntimeWarning, match=r"coroutine 'Queue\.put' was never awaited"):
+        queue.put(OnDel(lambda: died.append(True)))
     assert died == [True]
 
 
@@ -674,6 +676,7 @@ def test_other_threads_keep_out():
 # ---- reports -------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_reprs():
     queue = Queue(3, name="jobs")
     assert repr(Queue()) == "<Queue (empty)>"

@@ -471,6 +471,7 @@ def test_iterating_is_cancelled_without_losing_an_item():
     assert virtual(main()) == ([0, 1], [2])
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_what_an_iterator_never_learns_of_goes_back():
     async def main():
         queue = Queue()

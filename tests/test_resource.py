@@ -127,6 +127,7 @@ def test_the_lower_the_number_the_sooner():
     assert served == sorted(range(1, len(order)), key=lambda n: order[n])  # stable
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_a_priority_is_told_as_it_was_given():
     class Level(int):
         pass
@@ -502,6 +503,7 @@ def test_a_capacity_need_not_be_an_exact_int():
     assert Resource(2**31 - 1).capacity == 2**31 - 1
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_wrong_arguments():
     with pytest.raises(TypeError, match="name must be a str, not 5"):
         Resource(name=5)

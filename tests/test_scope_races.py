@@ -56,6 +56,7 @@ def test_a_sleep_that_is_over_and_a_cancel_in_the_same_pass(first):
     assert virtual(main()) == ((2, False) if first == "sleeper" else (1, True))
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_a_task_that_steps_aside_is_not_interrupted_but_at_its_next_await():
     async def main():
         scope = CancelScope()
@@ -118,6 +119,7 @@ def test_a_joined_task_s_failure_and_a_cancel_of_the_joiner_in_the_same_pass(fir
     assert virtual(main()) == ("failed" if first == "task" else "cancelled")
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_what_was_cancelled_is_not_woken_any_more():
     """The sleep's time comes while the cancellation is still on its way."""
 
@@ -149,6 +151,7 @@ def test_a_timeout_beats_the_sleep_of_the_same_length_in_it(speed, delay):
         run(main(), speed=speed)
 
 
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("first", ["deadline", "sleep"])
 def test_a_deadline_and_a_sleep_of_the_same_moment(first):
     """The timers fire in the order in which they were armed."""

@@ -274,6 +274,7 @@ def test_one_awaitable_in_two_tasks():
     assert loop.run_until_complete() == [timedelta(seconds=1), None]
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_sleep_is_awaitable_by_hand():
     awaitable = sleep(1)
     assert iter(awaitable) is awaitable

@@ -117,6 +117,7 @@ def test_the_filter_is_asked_in_order_and_no_further_than_it_must():
     virtual(main())
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_what_need_not_wait_does_not_switch_tasks():
     async def main():
         log, shelf = [], Store(1)
@@ -1127,6 +1128,7 @@ def test_another_thread():
 # ---- what is told --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_reprs_and_reports():
     async def main():
         shelf = Store(5, name="shelf")

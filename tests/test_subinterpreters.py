@@ -373,8 +373,10 @@ def test_a_module_imported_anew_has_new_types():
         del first, module
         gc.collect()
         assert "ready" in repr(task)
-        assert repr(sleep(1)) == "<sleep 1.0 s>"
-        del task, sleep
+        nap = sleep(1)
+        assert repr(nap) == "<sleep 1.0 s>"
+        nap.close()
+        del task, sleep, nap
         gc.collect()
         print("end")
         """

@@ -10,7 +10,6 @@ import pickle
 import sys
 import threading
 import types
-import warnings
 import weakref
 
 import pytest
@@ -100,6 +99,7 @@ def test_a_wait_is_awaited_once():
     virtual(main())
 
 
+@pytest.mark.usefixtures("forgetful")
 @every_wait
 def test_a_wait_that_was_closed_is_used_up(make):
     async def main():
@@ -830,6 +830,7 @@ def test_weak_references():
         assert died == [None]
 
 
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("make", [Event, Lock, lambda: Event().wait(), lambda: Lock().__aenter__])
 @pytest.mark.parametrize(
     "clone",
@@ -840,6 +841,7 @@ def test_they_are_not_copied(make, clone):
         clone(make())
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_the_types_of_waits_are_not_called():
     for thing in (Event().wait(), Lock().__aenter__, Lock.__aenter__):
         with pytest.raises(TypeError, match="cannot create 'sleeploop"):
@@ -1090,22 +1092,7 @@ def test_a_trace_of_waits():
     assert (1.0, "wake", 2, 1, "") in events
 
 
-def test_warnings_as_errors():
-    """Waits that nobody awaits are nothing to complain of."""
-    unraisable = []
-    hook, sys.unraisablehook = sys.unraisablehook, unraisable.append
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            Event().wait()
-            Lock().acquire()
-            Lock().__aenter__
-            gc.collect()
-    finally:
-        sys.unraisablehook = hook
-    assert unraisable == []
-
-
+@pytest.mark.usefixtures("forgetful")
 def test_a_long_chain_of_waits_that_bring_each_other():
     wait = None
     for _ in range(100_000):

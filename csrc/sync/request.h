@@ -149,6 +149,7 @@ request_new(ModuleState *state, ResourceObject *resource, double priority, int i
     self->is_int = (uint8_t)is_int;
     self->preempts = (uint8_t)preempts;
     PyObject_GC_Track(self);
+    awaitable_made(state, (PyObject *)self);
     return (PyObject *)self;
 }
 
@@ -165,7 +166,8 @@ request_tp_dealloc(PyObject *op)
 {
     RequestObject *self = (RequestObject *)op;
     assert(!self->is_owned && !self->wait.parked);
-    if (self->slot != NO_SLOT && PyObject_CallFinalizerFromDealloc(op) < 0) {
+    if ((self->slot != NO_SLOT || self->wait.state == TRAP_NEW)
+        && PyObject_CallFinalizerFromDealloc(op) < 0) {
         return;
     }
     PyObject_GC_UnTrack(op);
@@ -274,6 +276,7 @@ request_py_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
     }
     else {
         request->fate = REQUEST_CANCELLED;
+        wait->excused = 1;
         if (wait->state == TRAP_WAITING) {  /* its task is about to be parked */
             wait->outcome = WAIT_REFUSED;
         }
@@ -368,12 +371,13 @@ request_describe_state(RequestObject *request)
 static PyObject *
 request_tp_repr(PyObject *op)
 {
+    const char *advice = wait_is_stray((WaitObject *)op) ? ", " STRAY_ADVICE : "";
     PyObject *title = sync_title((PyObject *)((RequestObject *)op)->wait.object);
     PyObject *priority = request_get_priority(op, NULL);
     PyObject *what = request_describe_state((RequestObject *)op);
     PyObject *text = title != NULL && priority != NULL && what != NULL
-                         ? PyUnicode_FromFormat("<Request of %U, priority %S, %U>", title,
-                                                priority, what)
+                         ? PyUnicode_FromFormat("<Request of %U, priority %S%s, %U>", title,
+                                                priority, advice, what)
                          : NULL;
     Py_XDECREF(title);
     Py_XDECREF(priority);
@@ -417,6 +421,7 @@ static PyMethodDef request_methods[] = {
 };
 
 static PyGetSetDef request_getset[] = {
+    WAIT_NAME_GETTERS,
     {"resource", request_get_resource, NULL, PyDoc_STR("The Resource."), NULL},
     {"number", request_get_number, NULL,
      PyDoc_STR("The number of its slot, from 0; None while it has none."), NULL},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Awaitable, Generator
 from typing import Any
 
@@ -138,3 +139,27 @@ async def interrupt_the_end() -> list[object]:
 @scenario
 def interrupts_at_the_end_of_a_group() -> None:
     assert sleeploop.run(interrupt_the_end(), speed=math.inf) == ["first", "second"]
+
+
+async def forget() -> int:
+    """In a debug run, so that each notes where it was made."""
+    lock, queue = Lock(), sleeploop.Queue[int]()
+    for aw in (sleeploop.sleep(1), lock.acquire(), queue.put(1)):
+        del aw
+    await queue.put(2)
+    return await queue.get()
+
+
+@scenario
+def forgotten_awaitables() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert sleeploop.run(forget(), speed=math.inf, debug=True) == 2
+
+
+@scenario
+def advice_to_another_loop() -> None:
+    coro = sleeploop.sleep(1)
+    asked = coro.send(None)
+    assert str(asked)[:2] == "20"
+    coro.close()

@@ -1,0 +1,171 @@
+/* forgotten.h: what is made to be awaited, and never is, says so when it dies, as coroutines do.
+ *
+ * The warning is given by a finalizer, so that what warnings run, or an unraisable hook keeps, sees
+ * an object that is whole. One that has been begun or closed is asked a question when it dies, and
+ * pays nothing else.
+ *
+ * In a debug run, where each was made is kept by its address. Nothing is removed when one dies: the
+ * next that is made at that address takes its place, and all of them go with the last such run.
+ */
+#ifndef SLEEPLOOP_FORGOTTEN_H
+#define SLEEPLOOP_FORGOTTEN_H
+
+#include "args.h"
+
+/* ---- where it was made ----------------------------------------------------------------------- */
+
+#define ORIGIN_DEPTH 10  /* frames, as asyncio has of coroutines in debug mode */
+
+/* The Python code that is running and what called it, the innermost last: a new list of (file, line,
+ * function, None), or NULL with an exception. */
+static PyObject *
+origin_here(void)
+{
+    PyObject *origin = PyList_New(0);
+    PyFrameObject *frame = origin != NULL ? PyThreadState_GetFrame(PyThreadState_Get()) : NULL;
+    for (int n = 0; n < ORIGIN_DEPTH && frame != NULL && origin != NULL; n++) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        PyObject *row = Py_BuildValue("(OiOO)", code->co_filename, PyFrame_GetLineNumber(frame),
+                                      code->co_qualname, Py_None);
+        if (row == NULL || PyList_Append(origin, row) < 0) {
+            Py_CLEAR(origin);
+        }
+        Py_XDECREF(row);
+        Py_DECREF(code);
+        Py_SETREF(frame, PyFrame_GetBack(frame));
+    }
+    Py_XDECREF(frame);
+    if (origin != NULL && PyList_Reverse(origin) < 0) {
+        Py_CLEAR(origin);
+    }
+    return origin;
+}
+
+/* What cannot be noted is left out. Beware: a collection may run. */
+COLD static void
+origin_note(ModuleState *state, PyObject *op)
+{
+    PyObject *origin = origin_here();
+    PyObject *address = origin != NULL ? PyLong_FromVoidPtr(op) : NULL;
+    if (address != NULL && state->origins != NULL) {
+        (void)PyDict_SetItem(state->origins, address, origin);
+    }
+    Py_XDECREF(address);
+    Py_XDECREF(origin);
+    PyErr_Clear();
+}
+
+/* A debug run is under way. Without memory for it, nothing is noted. */
+COLD static void
+origins_begin(ModuleState *state)
+{
+    if (state->origins == NULL) {
+        PyObject *origins = PyDict_New();  /* beware: a collection may run (3.11) */
+        Py_XSETREF(state->origins, origins);
+        PyErr_Clear();
+    }
+}
+
+/* Perhaps it was the last one. */
+COLD static void
+origins_end(ModuleState *state)
+{
+    LoopObject *loop = state->begun;
+    while (loop != NULL && !loop->debug) {
+        loop = loop->next_begun;
+    }
+    if (loop == NULL) {
+        Py_CLEAR(state->origins);
+    }
+}
+
+/* Each awaitable is made known here when it is whole. */
+static inline void
+awaitable_made(ModuleState *state, PyObject *op)
+{
+    if (state->origins != NULL) {
+        origin_note(state, op);
+    }
+}
+
+/* New str for the warning: "", or where it was made. Beware: runs Python. */
+static PyObject *
+origin_text(PyObject *op)
+{
+    ModuleState *state = state_of_type(Py_TYPE(op));  /* NULL: the interpreter ends */
+    PyObject *text = NULL;
+    if (state != NULL && state->origins != NULL) {
+        PyObject *address = PyLong_FromVoidPtr(op);
+        PyObject *origin =
+            address != NULL ? Py_XNewRef(PyDict_GetItemWithError(state->origins, address)) : NULL;
+        PyObject *module = origin != NULL ? import_module("sleeploop._stacks") : NULL;
+        text = module != NULL ? PyObject_CallMethod(module, "origin_text", "O", origin) : NULL;
+        Py_XDECREF(module);
+        Py_XDECREF(origin);
+        Py_XDECREF(address);
+    }
+    PyErr_Clear();
+    return text != NULL ? text : PyUnicode_FromString("");
+}
+
+/* ---- never awaited --------------------------------------------------------------------------- */
+
+/* Beware: runs Python. */
+COLD static void
+warn_forgotten(PyObject *op, const char *function)
+{
+    PyObject *saved = PyErr_GetRaisedException();
+    PyObject *name = qualname_of_function(function);
+    PyObject *origin = name != NULL ? origin_text(op) : NULL;
+    if (origin == NULL
+        || PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%U' was never awaited%U", name,
+                            origin) < 0) {
+        PyErr_WriteUnraisable(op);
+    }
+    Py_XDECREF(origin);
+    Py_XDECREF(name);
+    PyErr_SetRaisedException(saved);
+}
+
+/* Somebody takes it over who will await or close it, if that has to be; or it has been withdrawn. It
+ * is not forgotten, even if the collector finds it together with what has it. Does nothing about
+ * anything else than our own awaitables. */
+static void
+awaitable_excuse(ModuleState *state, PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    if (type == state->SleepType) {
+        ((SleepObject *)op)->excused = 1;
+    }
+    else if (is_wait(state, op)) {
+        ((WaitObject *)op)->excused = 1;
+    }
+    else if (type == state->NextTickType) {
+        ((NextTickObject *)op)->excused = 1;
+    }
+    else if (type == state->StartType) {
+        ((StartObject *)op)->excused = 1;
+    }
+    else if (type == state->LeaveType) {
+        ((LeaveObject *)op)->excused = 1;
+    }
+}
+
+/* For tp_finalize. Beware: may run Python. */
+static inline void
+awaitable_finalize(PyObject *op, uint8_t *state, int excused, const char *function)
+{
+    if (*state == TRAP_NEW && !excused) {
+        *state = TRAP_DONE;
+        warn_forgotten(op, function);
+    }
+}
+
+/* The beginning of tp_dealloc: 0; or -1: somebody has kept it. Beware: may run Python. */
+static inline int
+awaitable_dies(PyObject *op, uint8_t state)
+{
+    return state == TRAP_NEW ? PyObject_CallFinalizerFromDealloc(op) : 0;
+}
+
+#endif /* SLEEPLOOP_FORGOTTEN_H */
