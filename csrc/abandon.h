@@ -60,6 +60,24 @@ loop_hand_trace_on(LoopObject *loop)
     return done != NULL ? 0 : -1;
 }
 
+/* 0, or -1 with an exception: warnings may be errors. What CPython has for this in C would import
+ * where the code that happens to run has its builtins from; where nothing can be imported any
+ * more, as the interpreter ends, it prints the warning by itself. */
+COLD static int
+warn_dropped(LoopObject *loop)
+{
+    PyObject *module = import_module("sleeploop._watchdog");
+    if (module == NULL) {
+        PyErr_Clear();
+        return PyErr_ResourceWarning((PyObject *)loop, 1,
+                                     "%R was neither closed nor run to its end", (PyObject *)loop);
+    }
+    PyObject *done = PyObject_CallMethod(module, "warn_dropped", "O", (PyObject *)loop);
+    Py_DECREF(module);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
 /* A loop that has run and its tasks are garbage, all together, and nothing of them has been
  * cleared yet. Beware: runs Python. */
 COLD static void
@@ -67,8 +85,7 @@ loop_drop_suspended(LoopObject *loop)
 {
     PyObject *saved = PyErr_GetRaisedException();
     Py_INCREF(loop);
-    if (PyErr_ResourceWarning((PyObject *)loop, 1,
-                              "%R was neither closed nor run to its end", (PyObject *)loop) < 0) {
+    if (warn_dropped(loop) < 0) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
     if (loop->phase == LOOP_SUSPENDED) {

@@ -309,7 +309,7 @@ speed_from_object(PyObject *obj, double *speed)
         *speed = PyFloat_AsDouble(obj);
         return speed_check("speed", obj, *speed, 0);
     }
-    PyObject *os = PyImport_ImportModule("os");
+    PyObject *os = import_module("os");
     PyObject *environ = os != NULL ? PyObject_GetAttrString(os, "environ") : NULL;
     PyObject *text = environ != NULL
                          ? PyObject_CallMethod(environ, "get", "ss", "SLEEPLOOP_SPEED", "")

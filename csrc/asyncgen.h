@@ -15,7 +15,7 @@ asyncgen_first(PyObject *op, PyObject *agen)
 {
     LoopObject *loop = (LoopObject *)op;
     if (loop->asyncgens == NULL) {
-        PyObject *weakref = PyImport_ImportModule("weakref");
+        PyObject *weakref = import_module("weakref");
         PyObject *made =
             weakref != NULL ? PyObject_CallMethod(weakref, "WeakValueDictionary", NULL) : NULL;
         Py_XDECREF(weakref);
@@ -74,7 +74,7 @@ static PyMethodDef asyncgen_last_def = {"asyncgen_last", asyncgen_last, METH_O, 
 static int
 asyncgen_set_hooks(PyObject *hooks)
 {
-    PyObject *sys = PyImport_ImportModule("sys");
+    PyObject *sys = import_module("sys");
     PyObject *set = sys != NULL ? PyObject_GetAttrString(sys, "set_asyncgen_hooks") : NULL;
     PyObject *args = set != NULL ? PySequence_Tuple(hooks) : NULL;
     PyObject *done = args != NULL ? PyObject_CallObject(set, args) : NULL;
@@ -89,7 +89,7 @@ asyncgen_set_hooks(PyObject *hooks)
 static PyObject *
 asyncgen_install(LoopObject *loop)
 {
-    PyObject *sys = PyImport_ImportModule("sys");
+    PyObject *sys = import_module("sys");
     PyObject *old = sys != NULL ? PyObject_CallMethod(sys, "get_asyncgen_hooks", NULL) : NULL;
     PyObject *first = PyCFunction_New(&asyncgen_first_def, (PyObject *)loop);
     PyObject *last = PyCFunction_New(&asyncgen_last_def, (PyObject *)loop);

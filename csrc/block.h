@@ -236,7 +236,7 @@ scope_take_own(ModuleState *state, ScopeObject *scope, PyObject *exc, PyObject *
         return 0;
     }
     PyObject *owns = PyCFunction_New(&scope_owns_def, (PyObject *)scope);
-    PyObject *module = owns != NULL ? PyImport_ImportModule("sleeploop._groups") : NULL;
+    PyObject *module = owns != NULL ? import_module("sleeploop._groups") : NULL;
     PyObject *parts =
         module != NULL ? PyObject_CallMethod(module, "split", "OO", exc, owns) : NULL;
     Py_XDECREF(module);

@@ -127,7 +127,7 @@ static int
 compat_set_wakeup_fd(int fd)
 {
     int old = -1;
-    PyObject *signal = PyImport_ImportModule("signal");
+    PyObject *signal = import_module("signal");
     PyObject *result =
         signal != NULL ? PyObject_CallMethod(signal, "set_wakeup_fd", "i", fd) : NULL;
     if (result != NULL) {

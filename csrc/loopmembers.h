@@ -209,7 +209,7 @@ loop_py_random(PyObject *op, PyObject *name)
         goto done;
     }
     /* A str as seed: random.seed() takes its SHA-512, the same in every version of Python. */
-    module = PyImport_ImportModule("random");
+    module = import_module("random");
     seed = module != NULL ? PyUnicode_FromFormat("%S %U", loop->seed, key) : NULL;
     PyObject *made = seed != NULL ? PyObject_CallMethod(module, "Random", "O", seed) : NULL;
     if (made != NULL) {
@@ -303,7 +303,7 @@ loop_get_trace(PyObject *op, void *Py_UNUSED(closure))
     if (((LoopObject *)op)->trace == NULL) {
         Py_RETURN_NONE;
     }
-    PyObject *module = PyImport_ImportModule("sleeploop.tracing");
+    PyObject *module = import_module("sleeploop.tracing");
     PyObject *trace = module != NULL ? PyObject_CallMethod(module, "Trace", "O", op) : NULL;
     Py_XDECREF(module);
     return trace;

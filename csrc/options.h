@@ -207,7 +207,7 @@ trace_from_object(ModuleState *state, PyObject *obj, struct trace **trace)
     if (capacity == 0) {
         return 0;
     }
-    PyObject *module = PyImport_ImportModule("sleeploop._stacks");
+    PyObject *module = import_module("sleeploop._stacks");
     PyObject *package = module != NULL ? PyObject_GetAttrString(module, "PACKAGE") : NULL;
     Py_XDECREF(module);
     if (package == NULL || !PyUnicode_Check(package)) {

@@ -48,7 +48,7 @@ log_exception(LoopObject *loop, const char *level, PyObject *message_steal, PyOb
     else {
         saved = PyErr_GetRaisedException();
     }
-    PyObject *logging = PyImport_ImportModule("logging");
+    PyObject *logging = import_module("logging");
     PyObject *logger =
         logging != NULL ? PyObject_CallMethod(logging, "getLogger", "s", "sleeploop") : NULL;
     PyObject *log = logger != NULL ? PyObject_GetAttrString(logger, level) : NULL;

@@ -41,7 +41,7 @@ in_signal_thread(void)
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
         return 0;
     }
-    PyObject *threading = PyImport_ImportModule("threading");
+    PyObject *threading = import_module("threading");
     PyObject *thread =
         threading != NULL ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
     PyObject *ident = thread != NULL ? PyObject_GetAttrString(thread, "ident") : NULL;
@@ -84,7 +84,7 @@ sigint_install(LoopObject *loop, PyObject **handler)
         return 0;
     }
     int rc = -1;
-    PyObject *signal = PyImport_ImportModule("_signal");
+    PyObject *signal = import_module("_signal");
     PyObject *standard =
         signal != NULL ? PyObject_GetAttrString(signal, "default_int_handler") : NULL;
     if (standard != NULL) {
@@ -111,7 +111,7 @@ sigint_restore(PyObject *handler)
         return 0;
     }
     int rc = -1;
-    PyObject *signal = PyImport_ImportModule("_signal");
+    PyObject *signal = import_module("_signal");
     if (signal != NULL) {
         rc = sigint_is(signal, handler);
         if (rc == 1) {
@@ -135,7 +135,7 @@ sigint_restore(PyObject *handler)
 static int
 other_signal_handlers(void)
 {
-    PyObject *signal = PyImport_ImportModule("_signal");
+    PyObject *signal = import_module("_signal");
     if (signal == NULL) {
         return -1;
     }

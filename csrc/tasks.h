@@ -111,7 +111,7 @@ loop_throw_next(LoopObject *loop, TaskObject *task, PyObject *exc_steal)
 COLD static void
 loop_note_creation(LoopObject *loop, TaskObject *task)
 {
-    PyObject *module = PyImport_ImportModule("sleeploop._stacks");
+    PyObject *module = import_module("sleeploop._stacks");
     PyObject *stack = module != NULL ? PyObject_CallMethod(module, "of_caller", NULL) : NULL;
     PyObject *number = stack != NULL ? PyLong_FromUnsignedLong(task->number) : NULL;
     if (number != NULL && loop->created == NULL) {

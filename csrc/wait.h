@@ -10,7 +10,7 @@
 static void
 raise_deadlock(LoopObject *loop)
 {
-    PyObject *module = PyImport_ImportModule("sleeploop._deadlocks");
+    PyObject *module = import_module("sleeploop._deadlocks");
     PyObject *error =
         module != NULL ? PyObject_CallMethod(module, "ending", "O", (PyObject *)loop) : NULL;
     Py_XDECREF(module);

@@ -24,16 +24,21 @@ static int
 walltime_init(ModuleState *state)
 {
     (void)PyDateTimeAPI;  /* datetime.h's static copy would be shared by all interpreters */
-    state->datetime_api = (PyDateTime_CAPI *)PyCapsule_Import(PyDateTime_CAPSULE_NAME, 0);
-    if (state->datetime_api == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)
-            && !PyErr_ExceptionMatches(PyExc_ImportError)) {
-            return -1;
-        }
+    PyObject *module = import_module("datetime");
+    if (module == NULL) {
+        return -1;
+    }
+    PyObject *capsule = PyObject_GetAttrString(module, "datetime_CAPI");
+    if (capsule != NULL) {
+        state->datetime_api =
+            (PyDateTime_CAPI *)PyCapsule_GetPointer(capsule, PyDateTime_CAPSULE_NAME);
+        Py_DECREF(capsule);
+    }
+    else if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
     }
-    PyObject *module = PyImport_ImportModule("datetime");
-    if (module == NULL) {
+    if (PyErr_Occurred()) {
+        Py_DECREF(module);
         return -1;
     }
     int rc = -1;

@@ -20,7 +20,7 @@
 static void
 watchdog_report(LoopObject *loop, const char *function, int64_t ns)
 {
-    PyObject *module = PyImport_ImportModule("sleeploop._watchdog");
+    PyObject *module = import_module("sleeploop._watchdog");
     PyObject *done = module != NULL ? PyObject_CallMethod(module, function, "Odk", (PyObject *)loop,
                                                           (double)ns / 1e9, loop->thread_ident)
                                     : NULL;

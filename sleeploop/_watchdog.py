@@ -1,9 +1,12 @@
-"""What the watchdog of a run logs. Called from its thread, or from the loop's own."""
+"""What the watchdog of a run logs, and the warning about a run that was given up. Called from C, in
+the watchdog's thread or in the loop's own.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+import warnings
 
 from _sleeploop import SleepingLoop, _running_task
 
@@ -47,3 +50,9 @@ def report_end(loop: SleepingLoop, seconds: float, thread: int) -> None:
     _logger.warning(
         "the run has been cancelled for %.1f s and waits for:\n%s%s", seconds, report(loop), where
     )
+
+
+def warn_dropped(loop: SleepingLoop) -> None:
+    """A loop that has begun is garbage."""
+    text = f"{loop!r} was neither closed nor run to its end"
+    warnings.warn(text, ResourceWarning, stacklevel=2, source=loop)

@@ -116,6 +116,32 @@ def test_everything_works_in_a_subinterpreter(own_gil):
     run_in_one(EVERYTHING, own_gil)
 
 
+OWN_BUILTINS = """
+import datetime
+code = '''
+async def main():
+    await sleep_until(current_loop().now() + hour)
+    await Event().wait()
+SleepingLoop(speed=inf).random("x")
+run(main(), speed=inf, start=start)
+'''
+variables = {**globals(), "__builtins__": {}, "inf": math.inf}
+variables["hour"] = datetime.timedelta(hours=1)
+variables["start"] = datetime.datetime(2030, 1, 1)
+try:
+    exec(code, variables)
+except DeadlockError:
+    pass
+else:
+    raise AssertionError
+"""
+
+
+@both_kinds
+def test_code_with_builtins_of_its_own_works_there_too(own_gil):
+    run_in_one(OWN_BUILTINS, own_gil)
+
+
 @both_kinds
 def test_import_run_destroy_repeat(own_gil):
     for _ in range(20):
