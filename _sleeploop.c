@@ -317,7 +317,8 @@ module_exec(PyObject *module)
         PyObject *type = PyErr_NewExceptionWithDoc(module_exceptions[i].name,
                                                    module_exceptions[i].doc, base, NULL);
         *state_slot(state, module_exceptions[i].at) = type;
-        if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+        if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0
+            || error_add_methods((PyTypeObject *)type) < 0) {
             return -1;
         }
     }

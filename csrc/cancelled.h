@@ -7,6 +7,7 @@
 #ifndef SLEEPLOOP_CANCELLED_H
 #define SLEEPLOOP_CANCELLED_H
 
+#include "copies.h"
 #include "scope.h"
 
 static int
@@ -93,6 +94,9 @@ scope_place(const ScopeObject *scope)
 {
     if (scope->code == NULL) {
         return Py_NewRef(Py_None);
+    }
+    if (PyUnicode_Check(scope->code)) {
+        return Py_NewRef(scope->code);
     }
     PyObject *text = NULL;
     PyObject *file = PyObject_GetAttrString(scope->code, "co_filename");
@@ -292,17 +296,18 @@ cancelled_error_get_reason(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef(scope != NULL && scope->reason != NULL ? scope->reason : Py_None);
 }
 
+static const char *const source_names[] = {
+    [SOURCE_EXPLICIT] = "explicit",
+    [SOURCE_DEADLINE] = "deadline",
+    [SOURCE_FAILURE] = "failure",
+    [SOURCE_SHUTDOWN] = "shutdown",
+};
+
 static PyObject *
 cancelled_error_get_source(PyObject *op, void *Py_UNUSED(closure))
 {
-    static const char *const names[] = {
-        [SOURCE_EXPLICIT] = "explicit",
-        [SOURCE_DEADLINE] = "deadline",
-        [SOURCE_FAILURE] = "failure",
-        [SOURCE_SHUTDOWN] = "shutdown",
-    };
     ScopeObject *scope = cancelled_error_scope(op);
-    return PyUnicode_FromString(scope != NULL ? names[scope->source] : "unknown");
+    return PyUnicode_FromString(scope != NULL ? source_names[scope->source] : "unknown");
 }
 
 static PyObject *
@@ -317,6 +322,132 @@ cancelled_error_get_where(PyObject *op, void *Py_UNUSED(closure))
 {
     ScopeObject *scope = cancelled_error_scope(op);
     return scope != NULL ? scope_place(scope) : Py_NewRef(Py_None);
+}
+
+/* ---- copies and pickles ---------------------------------------------------------------------- */
+
+/* A copy is of the same scope, which catches it as well. */
+static PyObject *
+cancelled_error_py_deepcopy(PyObject *op, PyObject *memo)
+{
+    PyObject *twin = error_copied(op, memo);
+    if (twin != NULL && Py_IS_TYPE(twin, Py_TYPE(op))) {
+        Py_XSETREF(((CancelledErrorObject *)twin)->scope,
+                   (ScopeObject *)Py_XNewRef(cancelled_error_scope(op)));
+    }
+    return twin;
+}
+
+static PyObject *
+cancelled_error_py_copy(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return cancelled_error_py_deepcopy(op, Py_None);
+}
+
+/* A pickle holds what there is to be told of the scope: cancelled_error_py_setstate() gets it. */
+static PyObject *
+cancelled_error_py_reduce(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    ScopeObject *scope = cancelled_error_scope(op);
+    if (scope == NULL) {
+        return error_reduced(op, Py_None);
+    }
+    Py_INCREF(scope);
+    PyObject *told = Py_BuildValue("(NNNNL)", cancelled_error_get_source(op, NULL),
+                                   cancelled_error_get_reason(op, NULL), scope_culprit(scope),
+                                   scope_place(scope), (long long)scope->passed);
+    Py_DECREF(scope);
+    PyObject *reduced = told != NULL ? error_reduced(op, told) : NULL;
+    Py_XDECREF(told);
+    return reduced;
+}
+
+/* What the words of a message are made of, which has to be a str: a new exact one, or NULL for
+ * None. 0, or -1 with a TypeError. */
+static int
+told_from_object(const char *what, PyObject *obj, PyObject **text)
+{
+    *text = NULL;
+    if (obj == Py_None) {
+        return 0;
+    }
+    if (!PyUnicode_Check(obj)) {
+        raise_about(PyExc_TypeError, "a CancelledError's %s must be a str or None, not %U%s", what,
+                    obj, "");
+        return -1;
+    }
+    *text = PyUnicode_FromObject(obj);
+    return *text != NULL ? 0 : -1;
+}
+
+/* A scope that nobody will ever enter, and of which just as much is known. Anything may have been
+ * given. */
+static ScopeObject *
+scope_from_told(ModuleState *state, const char *source, PyObject *reason, PyObject *by,
+                PyObject *where, int64_t passed)
+{
+    ScopeObject *scope = scope_new(state);
+    if (scope == NULL) {
+        return NULL;
+    }
+    size_t n = 0;
+    while (n < Py_ARRAY_LENGTH(source_names) && strcmp(source, source_names[n]) != 0) {
+        n++;
+    }
+    if (n == Py_ARRAY_LENGTH(source_names)) {
+        PyErr_Format(PyExc_ValueError, "a CancelledError's source cannot be '%.100s'", source);
+        Py_DECREF(scope);
+        return NULL;
+    }
+    scope->state = SCOPE_LEFT;
+    scope->flags = SCOPE_CANCELLED;
+    scope->source = (uint8_t)n;
+    scope->passed = passed;
+    if (scope->source == SOURCE_EXPLICIT && reason != Py_None) {
+        scope->reason = Py_NewRef(reason);
+    }
+    if ((scope->source != SOURCE_EXPLICIT
+         && told_from_object("reason", reason, &scope->reason) < 0)
+        || told_from_object("source_task", by, &scope->by_name) < 0
+        || told_from_object("where", where, &scope->code) < 0) {
+        Py_DECREF(scope);
+        return NULL;
+    }
+    return scope;
+}
+
+/* state: (attributes, source, reason, source_task, where, passed), or the attributes alone. */
+static PyObject *
+cancelled_error_py_setstate(PyObject *op, PyObject *given)
+{
+    PyObject *attributes = given;
+    ScopeObject *scope = NULL;
+    if (PyTuple_Check(given)) {
+        const char *source;
+        PyObject *reason, *by, *where;
+        long long passed;
+        PyObject *module = PyType_GetModuleByDef(Py_TYPE(op), &sleeploop_module);
+        if (module == NULL
+            || !PyArg_ParseTuple(given, "OsOOOL;a CancelledError's state has other items",
+                                 &attributes, &source, &reason, &by, &where, &passed)) {
+            return NULL;
+        }
+        if (cancelled_error_scope(op) != NULL) {
+            PyErr_SetString(PyExc_ValueError,
+                            "this CancelledError knows already whose cancellation it is");
+            return NULL;
+        }
+        scope = scope_from_told(PyModule_GetState(module), source, reason, by, where, passed);
+        if (scope == NULL) {
+            return NULL;
+        }
+    }
+    PyObject *done = PyObject_CallMethod(PyExc_BaseException, "__setstate__", "OO", op, attributes);
+    if (done != NULL && scope != NULL) {
+        Py_XSETREF(((CancelledErrorObject *)op)->scope, (ScopeObject *)Py_NewRef(scope));
+    }
+    Py_XDECREF(scope);
+    return done;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -381,6 +512,15 @@ static PyGetSetDef cancelled_error_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyMethodDef cancelled_error_methods[] = {
+    {"__copy__", cancelled_error_py_copy, METH_NOARGS, COPY_DOC},
+    {"__deepcopy__", cancelled_error_py_deepcopy, METH_O, DEEPCOPY_DOC},
+    {"__reduce__", cancelled_error_py_reduce, METH_NOARGS, REDUCE_DOC},
+    {"__setstate__", cancelled_error_py_setstate, METH_O,
+     PyDoc_STR("__setstate__($self, state, /)\n--\n\nFor pickle.")},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot cancelled_error_slots[] = {
     {Py_tp_doc, (void *)cancelled_error_doc},
     {Py_tp_dealloc, cancelled_error_tp_dealloc},
@@ -388,6 +528,7 @@ static PyType_Slot cancelled_error_slots[] = {
     {Py_tp_clear, cancelled_error_tp_clear},
     {Py_tp_str, cancelled_error_tp_str},
     {Py_tp_repr, cancelled_error_tp_repr},
+    {Py_tp_methods, cancelled_error_methods},
     {Py_tp_getset, cancelled_error_getset},
     {0, NULL},
 };

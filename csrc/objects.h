@@ -166,7 +166,8 @@ struct ScopeObject {
     PyObject *by_name;    /* owned: the name of the task that did it, if it has one */
     uint32_t by_number;   /* and its number; 0: it was no task */
     int line;
-    PyObject *code;       /* owned: the code object that cancel() was called from, or NULL */
+    PyObject *code;       /* owned: the code object that cancel() was called from, or a str that
+                             says it all, see scope_from_told(); or NULL */
     GroupObject *group;   /* borrowed: the TaskGroup whose scope it is, or NULL */
     ScopeObject *queued;  /* borrowed: the next whose tasks a change has yet to reach */
 };
