@@ -62,39 +62,11 @@ start_resolve(StartObject *self)
     Py_DECREF(starter);
 }
 
-/* started(value): the task joins the group, and the one that waits goes on. */
-static PyObject *
-start_started(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
+/* The task that start() made is one of the group's from now on, and the one that waits goes on. */
+static void
+start_join_group(StartObject *self, LoopObject *loop)
 {
-    StartObject *self = (StartObject *)op;
-    if (n_args > 1) {
-        PyErr_Format(PyExc_TypeError, "started() takes at most 1 argument, not %zd", n_args);
-        return NULL;
-    }
-    if (self->has_started) {
-        PyErr_SetString(PyExc_RuntimeError, "started() has been called before");
-        return NULL;
-    }
-    LoopObject *loop = self->task != NULL ? self->task->loop : NULL;
-    if (loop != NULL && loop_need_thread(loop, "started()") < 0) {
-        return NULL;
-    }
-    if (self->starter == NULL || loop == NULL || task_done(self->task)) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "started(): nobody waits for it any more, as the task or its start() has "
-                        "ended");
-        return NULL;
-    }
-    TaskObject *starter = self->starter, *task = self->task;
-    if (starter->flags & TASK_CANCELLING) {
-        Py_RETURN_NONE;  /* too late: start() raises CancelledError when the task has ended */
-    }
-    if (!group_is_open(self->group)) {  /* torn off: in there it would be out of reach */
-        PyErr_SetString(PyExc_RuntimeError, "started(): the block of the TaskGroup is gone");
-        return NULL;
-    }
-    self->value = Py_NewRef(n_args > 0 ? args[0] : Py_None);
-    self->has_started = 1;
+    TaskObject *task = self->task, *starter = self->starter;
     ScopeObject *old = task_move(task, self->group->scope);
     task->flags &= (uint16_t)~TASK_STARTING;
     self->group->count++;
@@ -107,10 +79,48 @@ start_started(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
             loop_cause_changed(loop, t);
         }
     }
-    if (starter->state == TASK_START && starter->payload == op) {
+    if (starter->state == TASK_START && starter->payload == (PyObject *)self) {
         loop_wake(loop, starter);
     }
     Py_XDECREF(old);
+}
+
+/* started(value). A plain function may call it before it returns its coroutine: then there is no
+ * task yet, and start_begin() makes one of the group's. */
+static PyObject *
+start_started(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
+{
+    StartObject *self = (StartObject *)op;
+    if (n_args > 1) {
+        PyErr_Format(PyExc_TypeError, "started() takes at most 1 argument, not %zd", n_args);
+        return NULL;
+    }
+    if (self->has_started) {
+        PyErr_SetString(PyExc_RuntimeError, "started() has been called before");
+        return NULL;
+    }
+    LoopObject *loop = self->starter != NULL ? self->starter->loop : NULL;
+    if (loop != NULL && loop_need_thread(loop, "started()") < 0) {
+        return NULL;
+    }
+    if (loop == NULL || (self->task != NULL && task_done(self->task))) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "started(): nobody waits for it any more, as the task or its start() has "
+                        "ended");
+        return NULL;
+    }
+    if (self->starter->flags & TASK_CANCELLING) {
+        Py_RETURN_NONE;  /* too late: start() raises CancelledError when the task has ended */
+    }
+    if (!group_is_open(self->group)) {  /* torn off: in there it would be out of reach */
+        PyErr_SetString(PyExc_RuntimeError, "started(): the block of the TaskGroup is gone");
+        return NULL;
+    }
+    self->value = Py_NewRef(n_args > 0 ? args[0] : Py_None);
+    self->has_started = 1;
+    if (self->task != NULL) {
+        start_join_group(self, loop);
+    }
     Py_RETURN_NONE;
 }
 
@@ -140,45 +150,62 @@ start_call(ModuleState *state, StartObject *self)
     return coro;
 }
 
-/* The first send(): makes the task, in the scope of the one that waits, until started(). */
-static PySendResult
-start_begin(ModuleState *state, StartObject *self, PyObject **result)
+/* Calls the function and makes the task: in the scope of the one that waits, until started(); in the
+ * group if the function has called it already. 0, or -1 with an exception. */
+static int
+start_make_task(ModuleState *state, StartObject *self, LoopObject *loop, TaskObject *starter)
 {
-    LoopObject *loop = group_need_open(state, self->group, "start()");
-    TaskObject *starter = loop != NULL ? need_current_task_borrowed(state, "start()") : NULL;
-    self->state = TRAP_DONE;
-    if (starter == NULL) {
-        return PYGEN_ERROR;
+    GroupObject *group = self->group;
+    PyObject *coro = start_call(state, self);
+    if (coro == NULL) {
+        trap_error_is_no_end("start()", PyExc_StopIteration);  /* of the function's */
+        return -1;
     }
-    if (!(starter->flags & TASK_CANCELLING)) {
-        PyObject *coro = start_call(state, self);
-        if (coro == NULL) {
-            trap_error_is_no_end("start()", PyExc_StopIteration);  /* of the function's */
-            return PYGEN_ERROR;
+    if (self->starter != starter || loop->current != starter
+        || group_need_open(state, group, "start()") == NULL) {
+        if (!PyErr_Occurred()) {  /* the function did strange things */
+            PyErr_SetString(PyExc_RuntimeError,
+                            self->starter != starter ? "start() was closed by its function"
+                                                     : "start(): its task does not run any more");
         }
-        if (loop->current != starter || group_need_open(state, self->group, "start()") == NULL) {
-            if (!PyErr_Occurred()) {  /* the function did strange things */
-                PyErr_SetString(PyExc_RuntimeError, "start(): its task does not run any more");
-            }
-            Py_DECREF(coro);
-            return PYGEN_ERROR;
-        }
-        uint32_t host = self->group->scope->task->number;
-        self->task = loop_spawn(loop, coro, NULL, NULL, starter->scope, TASK_STARTING);
         Py_DECREF(coro);
-        if (self->task == NULL) {
-            return PYGEN_ERROR;
-        }
-        self->task->parent = host;  /* as of the group's other tasks */
-        self->group->starting++;
+        return -1;
+    }
+    ScopeObject *scope = self->has_started ? group->scope : starter->scope;
+    self->task = loop_spawn(loop, coro, NULL, NULL, scope, self->has_started ? 0 : TASK_STARTING);
+    Py_DECREF(coro);
+    if (self->task == NULL) {
+        return -1;
+    }
+    if (self->has_started) {
+        group->count++;
+    }
+    else {
+        self->task->parent = group->scope->task->number;  /* as of the group's other tasks */
+        group->starting++;
         self->is_counted = 1;
     }
-    self->starter = (TaskObject *)Py_NewRef(starter);
-    self->started = clock_about_now(&loop->clock);
-    self->state = TRAP_WAITING;
-    *result = Py_NewRef(self);
-    trace_await(loop, (PyObject *)self);
-    return PYGEN_NEXT;
+    return 0;
+}
+
+/* Gives up waiting. The task goes on by itself, until the scope that it was made in is left. */
+static void
+start_give_up(StartObject *self)
+{
+    PyObject *call = self->call;
+    TaskObject *task = self->task, *starter = self->starter;
+    self->call = NULL;
+    self->state = TRAP_DONE;
+    if (starter == NULL
+        || (starter->state == TASK_START && starter->payload == (PyObject *)self)) {
+        task = NULL;  /* closed by hand, but still parked there: it has to find its way out */
+    }
+    else {
+        self->task = NULL;
+    }
+    start_resolve(self);
+    Py_XDECREF(call);
+    Py_XDECREF(task);
 }
 
 /* The task has called started(), or has ended without. */
@@ -207,6 +234,36 @@ start_end(ModuleState *state, StartObject *self, PyObject **result)
     }
     Py_XDECREF(task);
     return PYGEN_ERROR;
+}
+
+/* The first send(). */
+static PySendResult
+start_begin(ModuleState *state, StartObject *self, PyObject **result)
+{
+    LoopObject *loop = group_need_open(state, self->group, "start()");
+    TaskObject *starter = loop != NULL ? need_current_task_borrowed(state, "start()") : NULL;
+    self->state = TRAP_DONE;
+    if (starter == NULL) {
+        return PYGEN_ERROR;
+    }
+    self->starter = (TaskObject *)Py_NewRef(starter);
+    if (task_may_go_on(starter)) {
+        if (start_make_task(state, self, loop, starter) < 0) {
+            PyObject *exc = PyErr_GetRaisedException();
+            start_give_up(self);
+            Py_CLEAR(self->value);
+            PyErr_SetRaisedException(exc);
+            return PYGEN_ERROR;
+        }
+        if (self->has_started) {
+            return start_end(state, self, result);
+        }
+    }
+    self->started = clock_about_now(&loop->clock);
+    self->state = TRAP_WAITING;
+    *result = Py_NewRef(self);
+    trace_await(loop, (PyObject *)self);
+    return PYGEN_NEXT;
 }
 
 static PySendResult
@@ -251,26 +308,6 @@ static PyObject *
 start_py_send(PyObject *op, PyObject *value)
 {
     return trap_send(op, value, start_advance);
-}
-
-/* Gives up waiting. The task goes on by itself, until the scope that it was made in is left. */
-static void
-start_give_up(StartObject *self)
-{
-    PyObject *call = self->call;
-    TaskObject *task = self->task, *starter = self->starter;
-    self->call = NULL;
-    self->state = TRAP_DONE;
-    if (starter == NULL
-        || (starter->state == TASK_START && starter->payload == (PyObject *)self)) {
-        task = NULL;  /* closed by hand, but still parked there: it has to find its way out */
-    }
-    else {
-        self->task = NULL;
-    }
-    start_resolve(self);
-    Py_XDECREF(call);
-    Py_XDECREF(task);
 }
 
 static PyObject *
@@ -389,7 +426,8 @@ PyDoc_STRVAR(group_start_doc,
 "\n"
 "Until then the task belongs to the one that waits: what it raises, `await` raises,\n"
 "and when the one that waits is cancelled, so is the task. A task that ends without\n"
-"a call of started() is a RuntimeError. The group stays open meanwhile.\n"
+"a call of started() is a RuntimeError. The group stays open meanwhile. A plain\n"
+"function may call it, too, before it returns its coroutine.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def server(port, *, started):\n"

@@ -127,8 +127,18 @@ def raises(*, started):
     raise KeyError("from the call")
 
 
-def calls_started(*, started):
-    started("too early")
+def starts_junk(*, started):
+    started("for nothing")
+
+
+def starts_and_raises(*, started):
+    started("for nothing")
+    raise KeyError("from the call")
+
+
+def starts_twice(*, started):
+    started("for nothing")
+    started("again")
 
 
 async def agen(*, started):
@@ -140,7 +150,9 @@ async def agen(*, started):
     [
         (junk, TypeError, "takes a coroutine, not 'junk'"),
         (raises, KeyError, "from the call"),
-        (calls_started, RuntimeError, "nobody waits"),
+        (starts_junk, TypeError, "takes a coroutine, not None"),
+        (starts_and_raises, KeyError, "from the call"),
+        (starts_twice, RuntimeError, "has been called before"),
         (agen, TypeError, "coroutine"),
         (5, TypeError, "not 5"),
         (server(started=None), TypeError, "async function"),
