@@ -67,29 +67,62 @@ leave_interrupted(LoopObject *loop, TaskObject *task)
 
 /* ---- the call -------------------------------------------------------------------------------- */
 
-/* Raises Interrupt(cause) in the task, which has not ended, at its await or at the next. 0, or -1
- * with MemoryError, and then nothing has happened. Beware: what it waited with may run Python
- * when it dies. */
+/* What can fail of it comes first, so that whoever has more to do can do it in between: between
+ * these two nothing runs Python that is not theirs.
+ *
+ * The exception; NULL with MemoryError, and then nothing has happened. If the task has to wait for
+ * it, it stands where those do. Beware: a collection may run Python. */
+static PyObject *
+interrupt_prepare(TaskObject *task, PyObject *cause)
+{
+    PyObject *exc = PyObject_CallOneArg(task->loop->state->Interrupt, cause);
+    if (exc != NULL && !task_interruptible(task)
+        && interrupts_add(task->loop, task, Py_NewRef(exc)) < 0) {
+        Py_CLEAR(exc);
+    }
+    return exc;
+}
+
+/* It is not to come after all. Steals exc. */
+COLD static void
+interrupt_take_back(TaskObject *task, PyObject *exc_steal)
+{
+    if (!task_done(task) && !task_interruptible(task)) {
+        interrupts_remove(task->loop, task, exc_steal);
+    }
+    Py_DECREF(exc_steal);
+}
+
+/* Raises it in the task, which has not ended, at its await or at the next. Steals exc. Beware: what
+ * the task waited with may run Python when it dies. */
+static void
+interrupt_deliver(TaskObject *task, PyObject *exc_steal)
+{
+    LoopObject *loop = task->loop;
+    if (task_interruptible(task)) {
+        loop_wake(loop, task);
+        PyObject *trap = task->payload;
+        task->payload = exc_steal;
+        task->flags |= TASK_THROW;
+        Py_XDECREF(trap);
+        return;
+    }
+    Py_DECREF(exc_steal);
+    if (task->state == TASK_LEAVE) {
+        leave_interrupted(loop, task);
+    }
+}
+
+/* Raises Interrupt(cause) in a task that has not ended. 0, or -1 with MemoryError. Beware: as both
+ * of these. */
 static int
 task_interrupt(TaskObject *task, PyObject *cause)
 {
-    LoopObject *loop = task->loop;
-    PyObject *exc = PyObject_CallOneArg(loop->state->Interrupt, cause);
+    PyObject *exc = interrupt_prepare(task, cause);
     if (exc == NULL) {
         return -1;
     }
-    if (!task_interruptible(task)) {
-        int rc = interrupts_add(loop, task, exc);
-        if (rc == 0 && task->state == TASK_LEAVE) {
-            leave_interrupted(loop, task);
-        }
-        return rc;
-    }
-    loop_wake(loop, task);
-    PyObject *trap = task->payload;
-    task->payload = exc;
-    task->flags |= TASK_THROW;
-    Py_XDECREF(trap);
+    interrupt_deliver(task, exc);
     return 0;
 }
 

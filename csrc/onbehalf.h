@@ -103,14 +103,15 @@ take_place(ModuleState *state, TaskObject *task, WaitObject *wait)
     if (taken < 0) {
         return -1;
     }
+    if (taken == 0 && !task_may_go_on(task)) {  /* by Python code in take() */
+        wait->state = TRAP_NEW;  /* to be awaited in the task's own step, which raises that */
+        return 0;
+    }
     wait->state = TRAP_WAITING;
     if (taken > 0) {
         wait->outcome = WAIT_GRANTED;
         task->flags |= TASK_STARTED;  /* it runs now, even if it is cancelled */
         return 1;
-    }
-    if (task->flags & TASK_CANCELLING) {  /* by Python code in take() */
-        return 0;
     }
     /* Behind all that run in this pass, so it is not missed there. */
     link_remove(&task->link);

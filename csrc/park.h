@@ -107,12 +107,15 @@ park_start(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
 }
 
 /* At its place, unless what it waits for can be had meanwhile. Steals trap. Beware: the second
- * question may run Python, which may cancel the task. */
+ * question may run Python, which may cancel the task, or end the wait. */
 static void
 park_wait(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
 {
     WaitObject *wait = (WaitObject *)trap_steal;
     int taken = wait->outcome == WAIT_OPEN ? wait->kind->take(wait, loop, task) : 1;
+    if (taken == 0 && wait->outcome != WAIT_OPEN) {
+        taken = 1;
+    }
     if (taken == 0 && !task_may_go_on(task) && !wait->firm) {  /* by Python that it ran */
         park_refused(loop, task, trap_steal);
         return;

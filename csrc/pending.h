@@ -75,6 +75,31 @@ interrupts_take(LoopObject *loop, TaskObject *task)
     return exc;
 }
 
+/* One of them is not to come after all. Keeps what is set. */
+COLD static void
+interrupts_remove(LoopObject *loop, TaskObject *task, PyObject *exc)
+{
+    PyObject *saved = PyErr_GetRaisedException();
+    PyObject *number = PyLong_FromUnsignedLong(task->number);
+    PyObject *list = number != NULL && loop->interrupts != NULL
+                         ? Py_XNewRef(PyDict_GetItemWithError(loop->interrupts, number))
+                         : NULL;
+    if (list != NULL && PyList_CheckExact(list)) {
+        Py_ssize_t i = PyList_GET_SIZE(list) - 1;
+        while (i >= 0 && PyList_GET_ITEM(list, i) != exc) {
+            i--;
+        }
+        if (i >= 0 && PyList_SetSlice(list, i, i + 1, NULL) == 0 && PyList_GET_SIZE(list) == 0) {
+            task->flags &= (uint16_t)~TASK_INTERRUPTED;
+            (void)PyDict_DelItem(loop->interrupts, number);
+        }
+    }
+    Py_XDECREF(list);
+    Py_XDECREF(number);
+    PyErr_Clear();
+    PyErr_SetRaisedException(saved);
+}
+
 /* The task has ended. What it has not got, nobody gets. Beware: may run Python, as a cause dies. */
 COLD static void
 interrupts_drop(LoopObject *loop, TaskObject *task)

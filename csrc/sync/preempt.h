@@ -59,9 +59,17 @@ preempt_find(const ResourceObject *resource, const RequestObject *request, const
     return worst;
 }
 
+/* Nobody misses the slot: who has it has ended, or is of a loop that is gone. */
+static inline int
+preempt_is_unseen(const RequestObject *victim, const TaskObject *task)
+{
+    return task_done(victim->user) || victim->user->loop != task->loop;
+}
+
 /* No slot is free. 1: the request has the slot of another one, whose task has been interrupted;
- * 0: it has to wait; -1 with an exception, and nothing has changed. Beware: may run Python, where
- * memory is allocated and where the other task dies. */
+ * 0: it has to wait, or look again whether a slot is free; -1 with an exception, and nothing has
+ * changed. Beware: may run Python, first where memory is allocated, and in the end, when all is
+ * settled, where the other task dies. */
 static int
 slot_preempt(ResourceObject *resource, RequestObject *request, TaskObject *task)
 {
@@ -75,27 +83,35 @@ slot_preempt(ResourceObject *resource, RequestObject *request, TaskObject *task)
     if (victim == NULL) {
         return 0;
     }
+    TaskObject *user = (TaskObject *)Py_NewRef(victim->user);
+    PyObject *exc = NULL;
+    int outcome = 1;
     Py_INCREF(victim);
     Py_INCREF(owner);
-    int outcome = 1;
-    if (!task_done(victim->user) && victim->user->loop == task->loop) {  /* else nobody misses it */
-        TaskObject *user = (TaskObject *)Py_NewRef(victim->user);
+    if (!preempt_is_unseen(victim, task)) {
         PyObject *cause = preempted_new(state, victim, owner);
-        outcome = cause != NULL && task_interrupt(user, cause) == 0 ? 1 : -1;
+        exc = cause != NULL ? interrupt_prepare(user, cause) : NULL;
+        outcome = exc != NULL ? 1 : -1;
         Py_XDECREF(cause);
-        Py_DECREF(user);
     }
-    if (outcome > 0 && victim->slot == NO_SLOT) {  /* given back by that Python */
-        outcome = 0;
+    if (outcome > 0 && (victim->slot == NO_SLOT || victim->user != user
+                        || request->fate != REQUEST_OPEN || request->slot != NO_SLOT)) {
+        outcome = 0;  /* given back by that Python, or the request was withdrawn */
+        if (exc != NULL) {
+            interrupt_take_back(user, exc);
+        }
     }
-    assert(request->fate == REQUEST_OPEN);  /* cancel() does nothing to what is under way */
     if (outcome > 0) {
         request->user = (TaskObject *)Py_NewRef(owner);
         slot_fill(resource, request_strip(victim, REQUEST_PREEMPTED), request, task->loop);
+        if (exc != NULL) {
+            interrupt_deliver(user, exc);
+        }
         request_dismiss(victim);
     }
     Py_DECREF(owner);
     Py_DECREF(victim);
+    Py_DECREF(user);
     return outcome;
 }
 

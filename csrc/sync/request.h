@@ -30,7 +30,11 @@ request_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
     }
     if (resource->held == resource->capacity && request->preempts) {
         int outcome = slot_preempt(resource, request, task);
-        if (outcome != 0) {
+        if (outcome > 0 && request->fate == REQUEST_CANCELLED) {  /* by what died with the other */
+            raise_request_cancelled(request);
+            return -1;
+        }
+        if (outcome != 0 || request->fate != REQUEST_OPEN) {
             return outcome;
         }
     }
