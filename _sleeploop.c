@@ -61,6 +61,7 @@ static PyMethodDef module_methods[] = {
     {"_trace_rows", module_py_trace_rows, METH_O, trace_rows_doc},
     {"_trace_all", (PyCFunction)(void (*)(void))module_py_trace_all, METH_FASTCALL, trace_all_doc},
     {"_running_task", module_py_running_task, METH_O, running_task_doc},
+    {"_is_running", module_py_is_running, METH_NOARGS, is_running_doc},
     {"_executor", (PyCFunction)(void (*)(void))module_py_executor, METH_FASTCALL, executor_doc},
     {"_unseen", module_py_unseen, METH_O, unseen_doc},
     {"_run_main", module_py_run_main, METH_O, run_main_doc},

@@ -106,11 +106,12 @@ idle_ensure_open(struct idle *idle)
 }
 
 /* Ends the wait that is under way, or the next one. Safe in any thread and in a
- * signal handler. A full pipe is as good as another byte. */
+ * signal handler. A full pipe is as good as another byte. A fork's child leaves its
+ * parent's pipe alone. */
 static inline void
 idle_wake(struct idle *idle)
 {
-    if (idle_is_open(idle)) {
+    if (idle->owner == getpid()) {
         ssize_t n;
         do {
             n = write(idle->wake_w, "", 1);

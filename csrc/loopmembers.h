@@ -161,10 +161,15 @@ loop_py_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t n_a
     PyObject *call = context != NULL ? call_pack(context, args, n_args) : NULL;
     Py_XDECREF(context);
     PyObject *new_list = call != NULL ? PyList_New(0) : NULL;
-    int rc = new_list == NULL || loop_check_usable(loop, "call_soon_threadsafe()") < 0
-                     || loop_add_call(loop, call, new_list) < 0
-                 ? -1
-                 : 0;
+    int rc = -1;
+    if (new_list != NULL && loop_check_usable(loop, "call_soon_threadsafe()") == 0) {
+        if (loop_is_left_behind(loop)) {
+            raise_runs_elsewhere(loop, "call_soon_threadsafe()", "");
+        }
+        else {
+            rc = loop_add_call(loop, call, new_list);
+        }
+    }
     Py_XDECREF(new_list);
     Py_XDECREF(call);
     return rc == 0 ? Py_NewRef(Py_None) : NULL;

@@ -516,6 +516,8 @@ struct LoopObject {
     /* Threads, and waiting. */
     struct idle idle;
     unsigned long thread_ident;  /* of the thread that runs the loop */
+    pid_t process;               /* in which it was begun to be run, or in which it waited last: a
+                                    child that was forked meanwhile has a loop that is its parent's */
     PyObject *executor;     /* owned: what to_thread() runs things in; NULL: nothing yet */
     struct watchdog watchdog;
 };

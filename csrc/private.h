@@ -150,6 +150,16 @@ module_py_running_task(PyObject *module, PyObject *op)
     return Py_NewRef(task != NULL ? (PyObject *)task : Py_None);
 }
 
+PyDoc_STRVAR(is_running_doc,
+"_is_running($module, /)\n--\n\n"
+"Whether a loop is running in this thread, so that no other one can be run.\n");
+
+static PyObject *
+module_py_is_running(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(running_loop_here_borrowed(PyModule_GetState(module)) != NULL);
+}
+
 PyDoc_STRVAR(executor_doc,
 "_executor($module, loop, new=None, /)\n--\n\n"
 "What runs a loop's threads, or None; with an argument: the new one. It is dropped when\n"

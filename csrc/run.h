@@ -74,7 +74,8 @@ loop_check_runnable(LoopObject *loop, const char *function)
                      function);
         return -1;
     }
-    if (current_loop_borrowed(loop->state) != NULL) {
+    if (running_loop_here_borrowed(loop->state) != NULL
+        || current_loop_borrowed(loop->state) == loop) {
         PyErr_Format(PyExc_RuntimeError,
                      "%s cannot be called while a loop is running in this thread; await the "
                      "coroutine, or pass it to create_task()",
@@ -82,7 +83,7 @@ loop_check_runnable(LoopObject *loop, const char *function)
         return -1;
     }
     if (loop->phase > LOOP_SUSPENDED) {
-        PyErr_Format(PyExc_RuntimeError, "%s: this loop is running in another thread", function);
+        raise_runs_elsewhere(loop, function, "");
         return -1;
     }
     return 0;
@@ -109,6 +110,7 @@ begun_list_remove(LoopObject *loop)
 static void
 loop_claim(LoopObject *loop)
 {
+    loop->process = getpid();
     loop->tstate = PyThreadState_Get();
     loop->tstate_id = compat_tstate_id(loop->tstate);
     if (loop->state->begun != loop) {
@@ -130,7 +132,7 @@ loop_release(LoopObject *loop, int can_go_on)
 
 /* What the thread had before, to be put back. */
 struct outside {
-    PyObject *sigint;  /* owned; see sigint_install() */
+    PyObject *sigint, *before;  /* owned; see sigint_install() */
     PyObject *hooks;   /* owned */
     enum loop_phase phase;
 };
@@ -172,7 +174,7 @@ loop_enter(LoopObject *loop, struct outside *outside)
     if (loop_prepare(loop) == 0) {
         outside->hooks = asyncgen_install(loop);
     }
-    if (outside->hooks == NULL || sigint_install(loop, &outside->sigint) < 0) {
+    if (outside->hooks == NULL || sigint_install(loop, &outside->sigint, &outside->before) < 0) {
         PyObject *exc = PyErr_GetRaisedException();
         if (outside->hooks != NULL && asyncgen_set_hooks(outside->hooks) < 0) {
             PyErr_WriteUnraisable((PyObject *)loop);
@@ -208,7 +210,7 @@ loop_leave(LoopObject *loop, struct outside *outside)
     Py_CLEAR(loop->state->stop_iteration);  /* it may have a Tick, which keeps the module */
     loop->real_total += clock_monotonic() - loop->real_started;
     loop_release(loop, loop->phase == LOOP_RUNNING);
-    int rc = sigint_restore(outside->sigint);
+    int rc = sigint_restore(outside->sigint, outside->before);
     PyObject *exc = PyErr_GetRaisedException();
     if (asyncgen_set_hooks(outside->hooks) < 0) {
         rc = -1;

@@ -2,8 +2,8 @@
  *
  * The first asks the loop to cancel everything and let cleanup run, the second
  * (or one when only async generators are left to close) raises KeyboardInterrupt on
- * the spot. Only where Python's own handler stood; whoever set one of his own keeps
- * it. Also answers whether signals can still change something. Speaks to _signal,
+ * the spot. Only where Python's own handler stood, or that of a loop of the process from which
+ * this one was forked; whoever set one of his own keeps it. Also answers whether signals can still change something. Speaks to _signal,
  * below signal: that only turns numbers into enum members, which costs more than all
  * the rest of a short run.
  */
@@ -18,7 +18,7 @@ static PyObject *
 on_sigint(PyObject *op, PyObject *Py_UNUSED(args))
 {
     LoopObject *loop = (LoopObject *)op;
-    if (!loop_is_of_thread(loop, PyThreadState_Get())) {
+    if (!loop_is_of_thread(loop, PyThreadState_Get()) || loop->process != getpid()) {
         /* A leftover, of a fork or put back by somebody. */
         PyErr_SetNone(PyExc_KeyboardInterrupt);
         return NULL;
@@ -58,13 +58,17 @@ in_signal_thread(void)
     return main_ident == PyThread_get_thread_ident();
 }
 
-/* signal.getsignal(SIGINT) is signal.default_int_handler? 1, 0, or -1. */
+/* Whether a handler gives way to a loop's: Python's own one does, and what a fork has left behind
+ * in its child. 1, 0, or -1. */
 static int
-sigint_is(PyObject *signal, PyObject *handler)
+sigint_gives_way(PyObject *signal, PyObject *handler)
 {
-    PyObject *current = PyObject_CallMethod(signal, "getsignal", "i", SIGINT);
-    Py_XDECREF(current);
-    return current == NULL ? -1 : current == handler;
+    if (PyCFunction_CheckExact(handler) && PyCFunction_GET_FUNCTION(handler) == on_sigint) {
+        return ((LoopObject *)PyCFunction_GET_SELF(handler))->process != getpid();
+    }
+    PyObject *standard = PyObject_GetAttrString(signal, "default_int_handler");
+    Py_XDECREF(standard);
+    return standard == NULL ? -1 : handler == standard;
 }
 
 static int
@@ -75,58 +79,58 @@ sigint_set(PyObject *signal, PyObject *handler)
     return old == NULL ? -1 : 0;
 }
 
-/* *handler: what sigint_restore() needs, owned; NULL if nothing was installed. */
+/* *handler, *before: what sigint_restore() needs, owned; NULL if nothing was installed. */
 static int
-sigint_install(LoopObject *loop, PyObject **handler)
+sigint_install(LoopObject *loop, PyObject **handler, PyObject **before)
 {
-    *handler = NULL;
+    *handler = *before = NULL;
     if (!loop->main_thread) {
         return 0;
     }
     int rc = -1;
     PyObject *signal = import_module("_signal");
-    PyObject *standard =
-        signal != NULL ? PyObject_GetAttrString(signal, "default_int_handler") : NULL;
-    if (standard != NULL) {
-        rc = sigint_is(signal, standard);
+    PyObject *current =
+        signal != NULL ? PyObject_CallMethod(signal, "getsignal", "i", SIGINT) : NULL;
+    if (current != NULL) {
+        rc = sigint_gives_way(signal, current);
         if (rc == 1) {
             PyObject *ours = PyCFunction_New(&on_sigint_def, (PyObject *)loop);
             rc = ours != NULL ? sigint_set(signal, ours) : -1;
             if (rc == 0) {
                 *handler = Py_NewRef(ours);
+                *before = Py_NewRef(current);
             }
             Py_XDECREF(ours);
         }
     }
-    Py_XDECREF(standard);
+    Py_XDECREF(current);
     Py_XDECREF(signal);
     return rc;
 }
 
-/* Puts Python's own handler back, unless somebody replaced ours meanwhile. Steals handler. */
+/* Puts back what there was before, unless somebody replaced ours meanwhile. Steals both. */
 static int
-sigint_restore(PyObject *handler)
+sigint_restore(PyObject *handler, PyObject *before)
 {
     if (handler == NULL) {
         return 0;
     }
     int rc = -1;
     PyObject *signal = import_module("_signal");
-    if (signal != NULL) {
-        rc = sigint_is(signal, handler);
-        if (rc == 1) {
-            PyObject *standard = PyObject_GetAttrString(signal, "default_int_handler");
-            rc = standard != NULL ? sigint_set(signal, standard) : -1;
-            if (rc < 0 && standard != NULL) {  /* a signal has come: its handler raised instead */
-                PyObject *exc = PyErr_GetRaisedException();
-                (void)sigint_set(signal, standard);
-                PyErr_SetRaisedException(exc);
-            }
-            Py_XDECREF(standard);
+    PyObject *current =
+        signal != NULL ? PyObject_CallMethod(signal, "getsignal", "i", SIGINT) : NULL;
+    if (current != NULL) {
+        rc = current == handler ? sigint_set(signal, before) : 0;
+        if (rc < 0) {  /* a signal has come: its handler raised instead */
+            PyObject *exc = PyErr_GetRaisedException();
+            (void)sigint_set(signal, before);
+            PyErr_SetRaisedException(exc);
         }
     }
+    Py_XDECREF(current);
     Py_XDECREF(signal);
     Py_DECREF(handler);
+    Py_DECREF(before);
     return rc;
 }
 

@@ -106,15 +106,51 @@ need_current_task_borrowed(ModuleState *state, const char *caller)
                                                  : raise_no_current_task(state, caller);
 }
 
+/* The loop that keeps another one from being run in this thread, borrowed, or NULL. In the child of
+ * a fork its parent's loop does not: that one goes on when control is given back to it, as the
+ * forking task waits, and until then others can run. */
+static LoopObject *
+running_loop_here_borrowed(ModuleState *state)
+{
+    LoopObject *loop = current_loop_borrowed(state);
+    return loop != NULL && loop->process == getpid() ? loop : NULL;
+}
+
+/* Whether the thread that runs the loop was left behind by a fork: here nobody ever will. */
+COLD static int
+loop_is_left_behind(const LoopObject *loop)
+{
+    if (loop->tstate == NULL || loop->process == getpid()) {
+        return 0;
+    }
+    PyThreadState *tstate = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    while (tstate != NULL && !loop_is_of_thread(loop, tstate)) {
+        tstate = PyThreadState_Next(tstate);
+    }
+    return tstate == NULL;
+}
+
+/* It runs in another thread, and what was asked for can be done in that one only. */
+COLD static void
+raise_runs_elsewhere(LoopObject *loop, const char *function, const char *hint)
+{
+    if (loop_is_left_behind(loop)) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "%s: this loop runs in the process that this one was forked from; make a new "
+                     "SleepingLoop here",
+                     function);
+        return;
+    }
+    PyErr_Format(PyExc_RuntimeError, "%s: this loop is running in another thread%s", function, hint);
+}
+
 /* 0 if the loop does not run, or runs in this thread; else -1 with a RuntimeError. */
 static int
 loop_need_thread(LoopObject *loop, const char *function)
 {
     if (loop->tstate != NULL && !loop_is_of_thread(loop, PyThreadState_Get())) {
-        PyErr_Format(PyExc_RuntimeError,
-                     "%s: this loop is running in another thread; have it called there, by "
-                     "loop.call_soon_threadsafe()",
-                     function);
+        raise_runs_elsewhere(loop, function,
+                             "; have it called there, by loop.call_soon_threadsafe()");
         return -1;
     }
     return 0;

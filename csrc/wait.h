@@ -125,6 +125,7 @@ loop_wait(LoopObject *loop)
         loop_take_fatal_error(loop);
         return;
     }
+    loop->process = loop->idle.owner;
     int old_fd = loop->main_thread ? compat_set_wakeup_fd(loop->idle.wake_w) : -1;
     if (PyErr_CheckSignals() < 0) {
         loop_take_error(loop);

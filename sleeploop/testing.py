@@ -25,7 +25,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from _sleeploop import SleepingLoop, _run_main, current_loop
+from _sleeploop import SleepingLoop, _is_running, _run_main
 
 from sleeploop import _steps
 from sleeploop._shrink import Choices, Shrinker, deviations
@@ -151,7 +151,7 @@ class _Program:
                 "explore() takes a function that returns a new coroutine each time, not "
                 f"{main!r:.200}; pass an async function itself, f instead of f()"
             )
-        if _a_loop_is_running():
+        if _is_running():
             raise RuntimeError(
                 "explore() cannot be called while a loop is running in this thread, as it runs "
                 "loops of its own; call it from a function that is not async"
@@ -198,14 +198,6 @@ class _Program:
             del given["seed"]
         more = "".join(f", {name}={value!r}" for name, value in given.items())
         return f"sleeploop.run({self.name()}(), speed=math.inf{more})"
-
-
-def _a_loop_is_running() -> bool:
-    try:
-        current_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 # ---- failures ------------------------------------------------------------------------------------

@@ -398,6 +398,22 @@ def test_a_child_whose_loop_stayed_behind_can_be_interrupted():
     assert (done.returncode, done.stdout) == (0, "child: interrupted\nparent: went on\n")
 
 
+@needs_fork
+@pytest.mark.realtime
+@pytest.mark.parametrize(
+    ("how", "out"),
+    [
+        ("task", "child: everything True jump beside\nparent: went on\n"),
+        ("process", "child: everything True\nparent: 3 beside\nend\n"),
+        ("left_behind", "child: everything True\nparent: went on\n"),
+        ("ctrl_c", "child: interrupted cleaned up interrupted interrupted\nparent: went on\n"),
+    ],
+)
+def test_a_child_of_a_task_runs_loops_of_its_own(how, out):
+    done = isolated("hostile_fork.py", how)
+    assert (done.returncode, done.stdout, done.stderr) == (0, out, "")
+
+
 def test_a_handler_of_a_finished_run_that_somebody_put_back_still_interrupts():
     async def main():
         return signal.signal(signal.SIGINT, signal.SIG_IGN)
