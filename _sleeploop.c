@@ -61,6 +61,8 @@ static PyMethodDef module_methods[] = {
     {"_trace_rows", module_py_trace_rows, METH_O, trace_rows_doc},
     {"_trace_all", (PyCFunction)(void (*)(void))module_py_trace_all, METH_FASTCALL, trace_all_doc},
     {"_running_task", module_py_running_task, METH_O, running_task_doc},
+    {"_need_loop", module_py_need_loop, METH_O, need_loop_doc},
+    {"_need_task", module_py_need_task, METH_O, need_task_doc},
     {"_is_running", module_py_is_running, METH_NOARGS, is_running_doc},
     {"_executor", (PyCFunction)(void (*)(void))module_py_executor, METH_FASTCALL, executor_doc},
     {"_unseen", module_py_unseen, METH_O, unseen_doc},
@@ -264,6 +266,23 @@ static const size_t module_others[] = {
     AT(origins),
 };
 
+/* The public functions are sleeploop's: errors about their arguments say so. */
+static int
+name_functions(PyObject *module)
+{
+    PyObject *name = PyUnicode_InternFromString("sleeploop");
+    int rc = name != NULL ? 0 : -1;
+    for (const PyMethodDef *method = module_methods; method->ml_name != NULL && rc == 0; method++) {
+        PyObject *function = PyObject_GetAttrString(module, method->ml_name);
+        rc = function == NULL ? -1
+             : method->ml_name[0] != '_' ? PyObject_SetAttrString(function, "__module__", name)
+                                         : 0;
+        Py_XDECREF(function);
+    }
+    Py_XDECREF(name);
+    return rc;
+}
+
 static int
 module_exec(PyObject *module)
 {
@@ -275,7 +294,7 @@ module_exec(PyObject *module)
         }
         *state_slot(state, module_strings[i].at) = text;
     }
-    if (walltime_init(state) < 0) {
+    if (walltime_init(state) < 0 || name_functions(module) < 0) {
         return -1;
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_sequences); i++) {

@@ -274,9 +274,12 @@ check_coroutine(ModuleState *state, const char *function, PyObject *coro)
     return 0;
 }
 
-/* Judges what came of reading a speed from obj: 0, or -1 with an exception set. */
+#define SPEED_MUST "speed must be a positive number or math.inf"
+
+/* Judges what came of reading a speed from obj: 0, or -1 with an exception set. must: "speed must be a
+ * positive number or math.inf". */
 static int
-speed_check(const char *source, PyObject *obj, double speed, int may_be_zero)
+speed_check(const char *must, PyObject *obj, double speed, int may_be_zero)
 {
     PyObject *error = NULL;
     if (speed == -1.0 && PyErr_Occurred()) {
@@ -295,8 +298,7 @@ speed_check(const char *source, PyObject *obj, double speed, int may_be_zero)
         error = PyExc_ValueError;
     }
     if (error != NULL) {
-        raise_about(error, "%s must be a positive number or inf, not %U%s", source, obj,
-                    may_be_zero ? "; 0 pauses" : "");
+        raise_about(error, "%s, not %U%s", must, obj, may_be_zero ? "; 0 pauses" : "");
     }
     return error == NULL ? 0 : -1;
 }
@@ -307,7 +309,7 @@ speed_from_object(PyObject *obj, double *speed)
 {
     if (obj != NULL && obj != Py_None) {
         *speed = PyFloat_AsDouble(obj);
-        return speed_check("speed", obj, *speed, 0);
+        return speed_check(SPEED_MUST, obj, *speed, 0);
     }
     PyObject *os = import_module("os");
     PyObject *environ = os != NULL ? PyObject_GetAttrString(os, "environ") : NULL;
@@ -325,7 +327,8 @@ speed_from_object(PyObject *obj, double *speed)
         PyObject *number = PyFloat_FromString(text);
         *speed = number != NULL ? PyFloat_AS_DOUBLE(number) : -1.0;
         Py_XDECREF(number);
-        rc = speed_check("the environment variable SLEEPLOOP_SPEED", text, *speed, 0);
+        rc = speed_check("the environment variable SLEEPLOOP_SPEED must be a positive number or inf",
+                         text, *speed, 0);
     }
     Py_DECREF(text);
     return rc;

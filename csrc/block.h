@@ -43,11 +43,18 @@ scope_fix_deadline(ScopeObject *scope, LoopObject *loop)
     scope->kind = DEADLINE_AT;
 }
 
+static const char *const scope_makers[] = {
+    [BY_CANCEL_SCOPE] = "entering a CancelScope", [BY_TIMEOUT] = "timeout()",
+    [BY_TIMEOUT_AT] = "timeout_at()",             [BY_MOVE_ON_AFTER] = "move_on_after()",
+    [BY_MOVE_ON_AT] = "move_on_at()",
+};
+
 /* 0, or -1 with RuntimeError or MemoryError; then nothing has been entered. */
 static int
 scope_begin(ModuleState *state, ScopeObject *scope)
 {
-    TaskObject *task = need_current_task_borrowed(state, "entering a CancelScope");
+    TaskObject *task = need_current_task_borrowed(
+        state, scope->group != NULL ? "entering a TaskGroup" : scope_makers[scope->maker]);
     if (task == NULL) {
         return -1;
     }

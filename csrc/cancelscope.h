@@ -258,7 +258,7 @@ scope_tp_dealloc(PyObject *op)
 /* shield= and a deadline of that kind; either may be NULL. */
 static PyObject *
 scope_make(ModuleState *state, const char *function, enum deadline_kind kind, PyObject *when,
-           PyObject *shield, int flags)
+           PyObject *shield, enum scope_maker maker)
 {
     int64_t time = TIME_FOREVER;
     int is_wall = 0;
@@ -275,7 +275,10 @@ scope_make(ModuleState *state, const char *function, enum deadline_kind kind, Py
     if (scope != NULL) {
         scope->deadline = time;
         scope->kind = is_wall ? DEADLINE_WALL : (uint8_t)kind;
-        scope->flags = (uint8_t)(flags | (shielded ? SCOPE_SHIELD : 0));
+        scope->maker = (uint8_t)maker;
+        scope->flags = (uint8_t)((shielded ? SCOPE_SHIELD : 0)
+                                 | (maker == BY_TIMEOUT || maker == BY_TIMEOUT_AT ? SCOPE_TIMEOUT
+                                                                                  : 0));
     }
     return (PyObject *)scope;
 }
@@ -288,7 +291,8 @@ scope_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OO:CancelScope", names, &deadline, &shield)) {
         return NULL;
     }
-    return scope_make(state_of_type(type), "deadline", DEADLINE_AT, deadline, shield, 0);
+    return scope_make(state_of_type(type), "deadline", DEADLINE_AT, deadline, shield,
+                      BY_CANCEL_SCOPE);
 }
 
 PyDoc_STRVAR(scope_type_doc,

@@ -247,7 +247,7 @@ loop_set_speed(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
         return -1;
     }
     double speed = PyFloat_AsDouble(value);
-    if (speed_check("speed", value, speed, 1) < 0 || loop_check_usable(loop, "speed") < 0
+    if (speed_check(SPEED_MUST, value, speed, 1) < 0 || loop_check_usable(loop, "speed") < 0
         || loop_need_thread(loop, "setting speed") < 0) {
         return -1;
     }

@@ -133,6 +133,9 @@ enum scope_flags {
     SCOPE_QUIET = 1 << 5,    /* it was taken off, as when its task ended; leaving it means nothing */
 };
 
+/* By what it was made, for messages; a TaskGroup's has its group. */
+enum scope_maker { BY_CANCEL_SCOPE, BY_TIMEOUT, BY_TIMEOUT_AT, BY_MOVE_ON_AFTER, BY_MOVE_ON_AT };
+
 /* What a deadline counts from. Anything but loop time becomes that on entering. */
 enum deadline_kind { DEADLINE_AT, DEADLINE_AFTER, DEADLINE_WALL };
 
@@ -160,6 +163,7 @@ struct ScopeObject {
     uint8_t state;        /* enum scope_state */
     uint8_t flags;        /* enum scope_flags */
     uint8_t kind;         /* enum deadline_kind */
+    uint8_t maker;        /* enum scope_maker */
     uint8_t source;       /* enum cancel_source, once it is cancelled; as are these: */
     PyObject *reason;     /* owned: what cancel() was given; or a str that says what happened; or,
                              until the block or the run is over, the exception of what failed */

@@ -54,6 +54,16 @@ start_from_object(ModuleState *state, PyObject *start, double speed, int64_t *wa
     return rc;
 }
 
+/* New int, an exact one, whose methods are its own. obj has an __index__(). Beware: runs it. */
+static PyObject *
+index_exact(PyObject *obj)
+{
+    PyObject *index = PyNumber_Index(obj);
+    PyObject *number = index != NULL ? PyNumber_Long(index) : NULL;
+    Py_XDECREF(index);
+    return number;
+}
+
 /* seed=: an int that can be written down (sys.get_int_max_str_digits()), as loop.random() does.
  * New reference in *seed. */
 static int
@@ -63,12 +73,12 @@ seed_from_object(PyObject *obj, PyObject **seed)
     if (obj == NULL || obj == Py_None) {
         *seed = PyLong_FromLong(0);
     }
-    else if (!PyLong_Check(obj)) {
+    else if (!PyIndex_Check(obj)) {
         raise_about(PyExc_TypeError, "%s must be an int, not %U%s", "seed", obj, "");
         return -1;
     }
     else {
-        *seed = PyNumber_Long(obj);  /* an exact int, whose methods are its own */
+        *seed = index_exact(obj);
     }
     if (*seed != NULL) {
         (void)PyLong_AsLongLongAndOverflow(*seed, &overflow);
@@ -132,8 +142,8 @@ shuffle_from_object(PyObject *obj, struct shuffle **out)
     if (obj == NULL || obj == Py_None) {
         return 0;
     }
-    PyObject *choices = NULL;
-    if (!PyLong_Check(obj) || PyBool_Check(obj)) {  /* a bool would be a seed that nobody means */
+    PyObject *choices = NULL, *seed = NULL;
+    if (!PyIndex_Check(obj) || PyBool_Check(obj)) {  /* a bool would be a seed that nobody means */
         choices = PyList_Check(obj) || PyTuple_Check(obj) ? PySequence_Tuple(obj) : NULL;
         if (choices == NULL) {
             if (!PyErr_Occurred()) {
@@ -143,6 +153,9 @@ shuffle_from_object(PyObject *obj, struct shuffle **out)
             }
             return -1;
         }
+    }
+    else if ((seed = index_exact(obj)) == NULL) {
+        return -1;
     }
     struct shuffle *shuffle = PyMem_Calloc(1, sizeof *shuffle);
     int rc = shuffle != NULL ? 0 : -1;
@@ -154,10 +167,11 @@ shuffle_from_object(PyObject *obj, struct shuffle **out)
     }
     else {
         shuffle->drawn = 1;
-        shuffle->state = PyLong_AsUnsignedLongLongMask(obj);
+        shuffle->state = PyLong_AsUnsignedLongLongMask(seed);
         rc = PyErr_Occurred() ? -1 : 0;
     }
     Py_XDECREF(choices);
+    Py_XDECREF(seed);
     if (rc < 0) {
         shuffle_free(shuffle);
         return -1;
@@ -177,13 +191,19 @@ trace_capacity_from_object(PyObject *obj, size_t *capacity)
     if (obj == NULL || obj == Py_None) {
         return 0;
     }
-    if (!PyLong_Check(obj)) {
+    if (!PyIndex_Check(obj)) {
         raise_about(PyExc_TypeError,
                     "%s must be None, a bool or the number of events to keep, not %U%s", "trace",
                     obj, "");
         return -1;
     }
-    long long n = obj == Py_True ? TRACE_DEFAULT : PyLong_AsLongLongAndOverflow(obj, &overflow);
+    PyObject *number = index_exact(obj);
+    if (number == NULL) {
+        return -1;
+    }
+    long long n =
+        obj == Py_True ? TRACE_DEFAULT : PyLong_AsLongLongAndOverflow(number, &overflow);
+    Py_DECREF(number);
     if (overflow != 0 || n < 0 || n > TRACE_MAX) {
         raise_about(PyExc_ValueError, "%s must be from 0 to 2**31 events, not %U%s", "trace", obj,
                     "");

@@ -194,7 +194,7 @@ seems_to_have(PyObject *obj, const char *name)
 static void
 refuse_yield(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
 {
-    const char *hint = "; await one of sleeploop's own awaitables";
+    const char *hint = "; await one of sleeploop's own awaitables, or yield a datetime or None";
     PyTypeObject *type = Py_TYPE(obj_steal);
     if (type == loop->state->SleepType || type == loop->state->NextTickType
         || type == loop->state->JoinType || is_wait(loop->state, obj_steal)

@@ -150,6 +150,32 @@ module_py_running_task(PyObject *module, PyObject *op)
     return Py_NewRef(task != NULL ? (PyObject *)task : Py_None);
 }
 
+PyDoc_STRVAR(need_loop_doc,
+"_need_loop($module, function, /)\n--\n\n"
+"The loop that is running, or RuntimeError on behalf of a function.\n");
+
+static PyObject *
+module_py_need_loop(PyObject *module, PyObject *function)
+{
+    const char *name = PyUnicode_AsUTF8(function);
+    LoopObject *loop =
+        name != NULL ? need_current_loop_borrowed(PyModule_GetState(module), name) : NULL;
+    return Py_XNewRef((PyObject *)loop);
+}
+
+PyDoc_STRVAR(need_task_doc,
+"_need_task($module, function, /)\n--\n\n"
+"Likewise the task whose step is under way.\n");
+
+static PyObject *
+module_py_need_task(PyObject *module, PyObject *function)
+{
+    const char *name = PyUnicode_AsUTF8(function);
+    TaskObject *task =
+        name != NULL ? need_current_task_borrowed(PyModule_GetState(module), name) : NULL;
+    return Py_XNewRef((PyObject *)task);
+}
+
 PyDoc_STRVAR(is_running_doc,
 "_is_running($module, /)\n--\n\n"
 "Whether a loop is running in this thread, so that no other one can be run.\n");

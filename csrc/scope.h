@@ -29,6 +29,7 @@ scope_new(ModuleState *state)
     scope->state = SCOPE_NEW;
     scope->flags = 0;
     scope->kind = DEADLINE_AT;
+    scope->maker = BY_CANCEL_SCOPE;
     scope->source = SOURCE_EXPLICIT;
     scope->reason = scope->by_name = scope->code = NULL;
     scope->by_number = 0;

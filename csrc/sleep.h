@@ -368,7 +368,7 @@ PyDoc_STRVAR(sleep_doc,
 COLD static PyObject *
 sleep_then(PyObject *delay, PyObject *result)
 {
-    PyObject *module = PyImport_ImportModule("sleeploop._asyncio_names");
+    PyObject *module = import_module("sleeploop._asyncio_names");
     PyObject *coro =
         module != NULL ? PyObject_CallMethod(module, "sleep", "OO", delay, result) : NULL;
     Py_XDECREF(module);

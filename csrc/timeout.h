@@ -5,9 +5,10 @@
 #include "cancelscope.h"
 
 static PyObject *
-scope_from_args(PyObject *module, const char *function, enum deadline_kind kind, int flags,
+scope_from_args(PyObject *module, enum scope_maker maker, enum deadline_kind kind,
                 PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
+    const char *function = scope_makers[maker];
     static const char *const names_after[] = {"delay", "shield", NULL};
     static const char *const names_at[] = {"when", "shield", NULL};
     PyObject *given[2];
@@ -15,7 +16,7 @@ scope_from_args(PyObject *module, const char *function, enum deadline_kind kind,
                    kwnames, given) < 0) {
         return NULL;
     }
-    return scope_make(PyModule_GetState(module), function, kind, given[0], given[1], flags);
+    return scope_make(PyModule_GetState(module), function, kind, given[0], given[1], maker);
 }
 
 PyDoc_STRVAR(timeout_doc,
@@ -42,8 +43,7 @@ PyDoc_STRVAR(timeout_doc,
 static PyObject *
 module_py_timeout(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
-    return scope_from_args(module, "timeout()", DEADLINE_AFTER, SCOPE_TIMEOUT, args, n_args,
-                           kwnames);
+    return scope_from_args(module, BY_TIMEOUT, DEADLINE_AFTER, args, n_args, kwnames);
 }
 
 PyDoc_STRVAR(timeout_at_doc,
@@ -63,8 +63,7 @@ PyDoc_STRVAR(timeout_at_doc,
 static PyObject *
 module_py_timeout_at(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
-    return scope_from_args(module, "timeout_at()", DEADLINE_AT, SCOPE_TIMEOUT, args, n_args,
-                           kwnames);
+    return scope_from_args(module, BY_TIMEOUT_AT, DEADLINE_AT, args, n_args, kwnames);
 }
 
 PyDoc_STRVAR(move_on_after_doc,
@@ -89,7 +88,7 @@ static PyObject *
 module_py_move_on_after(PyObject *module, PyObject *const *args, Py_ssize_t n_args,
                         PyObject *kwnames)
 {
-    return scope_from_args(module, "move_on_after()", DEADLINE_AFTER, 0, args, n_args, kwnames);
+    return scope_from_args(module, BY_MOVE_ON_AFTER, DEADLINE_AFTER, args, n_args, kwnames);
 }
 
 PyDoc_STRVAR(move_on_at_doc,
@@ -107,7 +106,7 @@ PyDoc_STRVAR(move_on_at_doc,
 static PyObject *
 module_py_move_on_at(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
-    return scope_from_args(module, "move_on_at()", DEADLINE_AT, 0, args, n_args, kwnames);
+    return scope_from_args(module, BY_MOVE_ON_AT, DEADLINE_AT, args, n_args, kwnames);
 }
 
 PyDoc_STRVAR(current_effective_deadline_doc,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from _sleeploop import SleepingLoop, current_loop
+from _sleeploop import SleepingLoop, _need_loop
 from _sleeploop import sleep as _sleep
 
 _T = TypeVar("_T")
@@ -30,7 +30,7 @@ def all_tasks(loop: SleepingLoop | None = None) -> set[Any]:
     True
     """
     if loop is None:
-        loop = current_loop()
+        loop = _need_loop("all_tasks()")
     elif not isinstance(loop, SleepingLoop):
         raise TypeError(f"all_tasks() takes a SleepingLoop, not {loop!r:.200}")
     return set(loop.tasks())

@@ -17,14 +17,14 @@ from _sleeploop import (
     _check_awaitable,
     _excuse,
     _give_way,
+    _need_loop,
+    _need_task,
     _park,
     _wait_done,
     _watch,
     checkpoint,
     create_task,
     current_effective_deadline,
-    current_loop,
-    current_task,
     timeout_at,
 )
 from _sleeploop import timeout as time_limit
@@ -195,7 +195,7 @@ async def _gather(given: list[_Given], return_exceptions: bool) -> list[Any]:
 
 
 def _check_is_not_own(given: Sequence[_Given], function: str = "gather()") -> None:
-    me = current_task()
+    me = _need_task(function)
     if any(one.aw is me for one in given):
         raise RuntimeError(f"{function} cannot wait for the task that awaits it: {me!r:.200}")
 
@@ -278,7 +278,7 @@ def as_completed(aws: Iterable[Any], *, timeout: float | timedelta | None = None
     2 1.0
     6 3.0
     """
-    current_loop()  # says that there is none
+    _need_loop("as_completed()")
     limit = time_limit(timeout)
     try:
         iterator = iter(aws)
@@ -299,14 +299,14 @@ class _Waiter:
     def __init__(self) -> None:
         self.given: Task[Any] | None = None
         self.scope = CancelScope()  # cancelled to wake it
-        self.task = current_task()
+        self.task = _need_task("as_completed()")
 
 
 class _AsCompleted(AsyncIterator[Any], Iterator[Any]):
     """What as_completed() returns."""
 
     def __init__(self, aws: list[Any], deadline: float) -> None:
-        self._loop = current_loop()
+        self._loop = _need_loop("as_completed()")
         self._deadline = deadline
         self._turns = len(aws)  # results that nobody has been promised
         self._missed = 0  # those that were promised to somebody who was cancelled
@@ -338,7 +338,7 @@ class _AsCompleted(AsyncIterator[Any], Iterator[Any]):
         self._finished.append(task)
 
     async def _next(self) -> Any:
-        if current_loop() is not self._loop:
+        if _need_loop("as_completed()") is not self._loop:
             raise RuntimeError("this as_completed() belongs to another loop")
         if self._finished:
             await _wait_done(self._finished[0])  # which only waits to be cancelled, if we are
@@ -434,6 +434,7 @@ async def _wait_for(given: _Given, limit: CancelScope) -> Any:
     try:
         if isinstance(aw, Task) and aw.done():
             return await aw
+        _need_task("wait_for()")
         with limit:
             return await _awaitable(aw)
     finally:

@@ -16,8 +16,8 @@ from _sleeploop import (
     SleepingLoop,
     _blockers,
     _describe_wait,
+    _need_loop,
     _wait_graph,
-    current_loop,
 )
 
 from sleeploop._tree import report as report_tasks
@@ -291,7 +291,7 @@ def find_deadlocks(loop: SleepingLoop | None = None) -> list[DeadlockError]:
     task 'a' waits for Lock 'y' held by task 'b' since 0.0 s,
     which waits for Lock 'x' held by task 'a' since 0.0 s
     """
-    return _find(current_loop() if loop is None else loop)
+    return _find(_need_loop("find_deadlocks()") if loop is None else loop)
 
 
 def ending(loop: SleepingLoop) -> DeadlockError:

@@ -14,9 +14,9 @@ from _sleeploop import (
     LoopClosedError,
     SleepingLoop,
     _executor,
+    _need_loop,
     _park_for_thread,
     checkpoint,
-    current_loop,
 )
 
 from sleeploop._stacks import frames
@@ -62,7 +62,7 @@ async def to_thread(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.
     """
     if not callable(function):
         raise TypeError(f"to_thread() takes a function, not {function!r:.200}")
-    loop = current_loop()
+    loop = _need_loop("to_thread()")
     await checkpoint()
     with CancelScope(shield=True) as arrival:
 

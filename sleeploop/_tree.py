@@ -7,7 +7,7 @@ import operator
 from collections.abc import Container, Iterator
 from typing import Any, SupportsIndex
 
-from _sleeploop import SleepingLoop, _suspended_loop, _task_tree, current_loop
+from _sleeploop import SleepingLoop, _need_loop, _suspended_loop, _task_tree
 
 from sleeploop._stacks import innermost
 from sleeploop._threads import called_in_thread
@@ -150,7 +150,7 @@ def format_tasks(loop: SleepingLoop | None = None, *, limit: SupportsIndex | Non
             raise ValueError(f"format_tasks(): limit must be 1 or more, not {limit!r:.200}")
     if loop is None:
         try:
-            loop = current_loop()
+            loop = _need_loop("format_tasks()")
         except RuntimeError:
             loop = _suspended_loop()
             if loop is None:

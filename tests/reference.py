@@ -720,7 +720,7 @@ class SleepingLoop:
             task.since = self.now  # else the wait goes on: its group has got another task
         task.payload = trap
         if not (trap is None or isinstance(trap, (Until, Task, datetime, Emptiness, Start, Turn))):
-            hint = "await one of sleeploop's own awaitables"
+            hint = "await one of sleeploop's own awaitables, or yield a datetime or None"
             task.thrown = TypeError(f"SleepingLoop cannot wait for {trap!r}; {hint}")
             self.wake(task)
         elif task.cause() and (not waits_for_its_own(trap)):

@@ -208,5 +208,5 @@ def test_a_start_without_room_around_it(start):
 
 
 def test_a_speed_that_no_float_can_hold():
-    with pytest.raises(ValueError, match="speed must be a positive number or inf, not 1000"):
+    with pytest.raises(ValueError, match=r"speed must be a positive number or math\.inf, not 1000"):
         SleepingLoop(speed=10**400)

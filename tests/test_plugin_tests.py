@@ -86,7 +86,7 @@ def test_the_mark_takes_what_a_loop_takes(pytester):
     [
         ("sped=1, x=2", "*got 'sped', 'x'; it takes timeout, speed, start, *shuffle*"),
         ("1", "*takes keyword arguments only, not 1"),
-        ("speed=-1", "*speed must be a positive number or inf, not -1"),
+        ("speed=-1", "*speed must be a positive number or math.inf, not -1"),
         ("start='now'", "*start must be a datetime, not 'now'"),
         ("timeout=-1", "*takes a timeout in seconds of loop time, 0 for none, not -1"),
         ("timeout='5'", "*takes a timeout in seconds of loop time, 0 for none, not '5'"),

@@ -147,7 +147,7 @@ def test_before_the_run():
 @pytest.mark.parametrize(
     ("speed", "error", "message"),
     [
-        (-1, ValueError, "speed must be a positive number or inf, not -1; 0 pauses"),
+        (-1, ValueError, "speed must be a positive number or math.inf, not -1; 0 pauses"),
         (math.nan, ValueError, "not nan"),
         (10**400, ValueError, "not 1000"),
         ("1", TypeError, "not '1'; 0 pauses"),

@@ -20,7 +20,11 @@ queue_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     const char *const functions[] = {
         [QUEUE_FIFO] = "Queue()", [QUEUE_LIFO] = "LifoQueue()", [QUEUE_PRIORITY] = "PriorityQueue()",
     };
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op:Queue", names, &size, &name, &stats)
+    const char *const formats[] = {
+        [QUEUE_FIFO] = "|O$Op:Queue", [QUEUE_LIFO] = "|O$Op:LifoQueue",
+        [QUEUE_PRIORITY] = "|O$Op:PriorityQueue",
+    };
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, formats[order], names, &size, &name, &stats)
         || (size != NULL && sync_count_from_object(functions[order], "maxsize", size, 0, COUNT_OR_0,
                                                    &maxsize) < 0)) {
         return NULL;

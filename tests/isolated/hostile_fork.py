@@ -108,6 +108,14 @@ def in_child(work: Callable[[], str]) -> NoReturn:
         os._exit(1)
 
 
+def refusal(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except RuntimeError as error:
+        return str(error)
+    raise AssertionError(call)
+
+
 async def everything() -> str:
     """What needs descriptors, threads, signals and generators."""
     alarms = []
@@ -127,11 +135,9 @@ async def everything() -> str:
         group.create_task(nap(0.05))
         got = await sleeploop.to_thread(lambda: threading.get_ident() != ident)
     assert len(alarms) == 2
-    try:
-        sleeploop.run(coro := nap(1))
-    except RuntimeError as error:
-        assert "while a loop is running" in str(error)
-        coro.close()
+    coro = nap(1)
+    assert "while a loop is running" in refusal(lambda: sleeploop.run(coro))
+    coro.close()
     return f"everything {got}"
 
 
@@ -148,14 +154,9 @@ def in_a_step(loop: sleeploop.SleepingLoop, parents: sleeploop.Task) -> str:
     own.close()
     explore(everything_virtual, runs=3)
     for refused in loop.run_until_complete, loop.step, loop.close:
-        try:
-            refused()
-        except RuntimeError as error:
-            assert "while a loop is running" in str(error)
-    try:
-        sleeploop.run(waits_for(parents), speed=math.inf)
-    except RuntimeError as error:
-        assert "another loop" in str(error)
+        assert "while a loop is running" in refusal(refused)
+    foreign = refusal(lambda: sleeploop.run(waits_for(parents), speed=math.inf))
+    assert "another loop" in foreign
     assert sleeploop.current_loop() is loop
     assert sleeploop.current_task() is parents
     assert signal.getsignal(signal.SIGINT).__self__ is loop
@@ -243,12 +244,7 @@ def left_behind() -> None:
             lambda: loop.create_task(coro),
             lambda: loop.call_soon_threadsafe(print),
         ):
-            try:
-                call()
-            except RuntimeError as error:
-                assert "the process that this one was forked from" in str(error), error
-            else:
-                raise AssertionError(call)
+            assert "the process that this one was forked from" in refusal(call)
         coro.close()
         repr(loop), loop.tasks(), loop.stats(), repr(bell)
         return sleeploop.run(everything())
