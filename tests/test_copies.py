@@ -30,7 +30,9 @@ ERRORS = sorted(
     {
         kind
         for kind in vars(sleeploop).values()
-        if isinstance(kind, type) and issubclass(kind, BaseException)
+        if isinstance(kind, type)
+        and issubclass(kind, BaseException)
+        and kind.__module__ == "sleeploop"  # TimeoutError is Python's
     },
     key=lambda kind: kind.__name__,
 )
