@@ -53,6 +53,7 @@ static PyMethodDef module_methods[] = {
     {"_park_for_thread", module_py_park_for_thread, METH_NOARGS, park_for_thread_doc},
     {"_wait_done", module_py_wait_done, METH_O, wait_done_doc},
     {"_watch", module_py_watch, METH_O, watch_doc},
+    {"_unwatch", module_py_unwatch, METH_O, unwatch_doc},
     {"_check_awaitable", (PyCFunction)(void (*)(void))module_py_check_awaitable, METH_FASTCALL,
      check_awaitable_doc},
     {"_excuse", module_py_excuse, METH_O, excuse_doc},
@@ -64,6 +65,11 @@ static PyMethodDef module_methods[] = {
     {"_need_loop", module_py_need_loop, METH_O, need_loop_doc},
     {"_need_task", module_py_need_task, METH_O, need_task_doc},
     {"_is_running", module_py_is_running, METH_NOARGS, is_running_doc},
+    {"_closing", module_py_closing, METH_O, closing_doc},
+    {"_pool_thread", module_py_pool_thread, METH_O, pool_thread_doc},
+    {"_pool_call", module_py_pool_call, METH_O, pool_call_doc},
+    {"_call_from_pool", (PyCFunction)(void (*)(void))module_py_call_from_pool, METH_FASTCALL,
+     call_from_pool_doc},
     {"_executor", (PyCFunction)(void (*)(void))module_py_executor, METH_FASTCALL, executor_doc},
     {"_unseen", module_py_unseen, METH_O, unseen_doc},
     {"_run_main", module_py_run_main, METH_O, run_main_doc},
@@ -287,6 +293,7 @@ static int
 module_exec(PyObject *module)
 {
     ModuleState *state = PyModule_GetState(module);
+    ring_init(&state->begun);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_strings); i++) {
         PyObject *text = PyUnicode_InternFromString(module_strings[i].text);
         if (text == NULL) {
@@ -395,7 +402,11 @@ module_clear(PyObject *module)
 static void
 module_free(void *module)
 {
+    ModuleState *state = PyModule_GetState(module);
     (void)module_clear((PyObject *)module);
+    while (state->begun.next != NULL && ring_pop(&state->begun) != NULL) {
+        /* the loops that have begun outlive it */
+    }
 }
 
 static PyModuleDef_Slot module_slots[] = {

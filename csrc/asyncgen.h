@@ -61,9 +61,7 @@ asyncgen_last(PyObject *op, PyObject *agen)
     if (asyncgen_spawn_close(loop, agen) < 0) {
         return NULL;
     }
-    if (loop->idling) {
-        idle_wake(&loop->idle);
-    }
+    loop_rouse(loop);
     Py_RETURN_NONE;
 }
 

@@ -1,4 +1,4 @@
-/* calls.h: what other threads have given the loop to call, and how many threads work for it. */
+/* calls.h: what other threads have given the loop to call. */
 #ifndef SLEEPLOOP_CALLS_H
 #define SLEEPLOOP_CALLS_H
 
@@ -20,7 +20,7 @@ call_pack(PyObject *context, PyObject *const *args, Py_ssize_t n_args)
 
 /* Has the loop call a function, soon and in its own thread. From any thread, with the GIL.
  * new_list: an empty one, for the first call; made before the loop was found to be usable, as that
- * may collect (3.11). 0, or -1 with MemoryError. */
+ * may collect (3.11). 0, or -1 with MemoryError. Beware: as loop_tell_driver(). */
 static int
 loop_add_call(LoopObject *loop, PyObject *call, PyObject *new_list)
 {
@@ -31,9 +31,7 @@ loop_add_call(LoopObject *loop, PyObject *call, PyObject *new_list)
     if (loop->calls == NULL) {
         loop->calls = Py_NewRef(calls);
     }
-    if (loop->idling) {
-        idle_wake(&loop->idle);
-    }
+    loop_rouse(loop);
     return 0;
 }
 

@@ -69,6 +69,9 @@ scope_py_cancel(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject
         }
         loop_cancel_by_call(loop, scope, reason);
     }
+    if (loop != NULL) {
+        loop_rouse_suspended(loop);
+    }
     Py_RETURN_NONE;
 }
 
@@ -117,6 +120,7 @@ scope_set_shield(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
     scope->flags = (uint8_t)(shield ? scope->flags | SCOPE_SHIELD : scope->flags & ~SCOPE_SHIELD);
     if (loop != NULL) {
         loop_spread(loop, scope);
+        loop_rouse_suspended(loop);
     }
     return 0;
 }
@@ -164,7 +168,11 @@ scope_change_deadline(ScopeObject *scope, const char *function, PyObject *value)
     if (timer_armed(&scope->timer)) {
         timeq_cancel(&loop->timers, &scope->timer);
     }
-    return loop_arm_deadline(loop, scope, clock_now(&loop->clock));
+    if (loop_arm_deadline(loop, scope, clock_now(&loop->clock)) < 0) {
+        return -1;
+    }
+    loop_rouse_suspended(loop);
+    return 0;
 }
 
 static int

@@ -70,13 +70,12 @@ origins_begin(ModuleState *state)
 COLD static void
 origins_end(ModuleState *state)
 {
-    LoopObject *loop = state->begun;
-    while (loop != NULL && !loop->debug) {
-        loop = loop->next_begun;
+    for (struct link *l = state->begun.next; l != &state->begun; l = l->next) {
+        if (LOOP_OF_BEGUN(l)->debug) {
+            return;
+        }
     }
-    if (loop == NULL) {
-        Py_CLEAR(state->origins);
-    }
+    Py_CLEAR(state->origins);
 }
 
 /* Each awaitable is made known here when it is whole. */

@@ -205,7 +205,8 @@ loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(loop->created);
     Py_VISIT(loop->calls);
     Py_VISIT(loop->streams);
-    Py_VISIT(loop->executor);
+    Py_VISIT(loop->pool.executor);
+    Py_VISIT(loop->wakeup);
     return 0;
 }
 
@@ -224,7 +225,8 @@ loop_tp_clear(PyObject *op)
     Py_CLEAR(loop->created);
     Py_CLEAR(loop->calls);
     Py_CLEAR(loop->streams);
-    Py_CLEAR(loop->executor);
+    pool_drop(&loop->pool);
+    Py_CLEAR(loop->wakeup);
     return 0;
 }
 
@@ -244,9 +246,7 @@ loop_tp_dealloc(PyObject *op)
     LoopObject *loop = (LoopObject *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    if (loop->state != NULL) {
-        begun_list_remove(loop);
-    }
+    loop_forget(loop);
     if (loop->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
@@ -318,6 +318,7 @@ static PyMethodDef loop_methods[] = {
     {"step", loop_py_step, METH_NOARGS, loop_step_doc},
     {"next_wake_time", loop_py_next_wake_time, METH_NOARGS, loop_next_wake_time_doc},
     {"close", loop_py_close, METH_NOARGS, loop_close_doc},
+    {"set_wakeup", loop_py_set_wakeup, METH_O, loop_set_wakeup_doc},
     {"call_soon_threadsafe", (PyCFunction)(void (*)(void))loop_py_call_soon_threadsafe,
      METH_FASTCALL, loop_call_soon_threadsafe_doc},
     {"random", loop_py_random, METH_O, loop_random_doc},

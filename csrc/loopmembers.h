@@ -44,6 +44,9 @@ loop_create_task(LoopObject *loop, PyObject *const *args, Py_ssize_t n_args, PyO
     TaskObject *task =
         loop_spawn(loop, given[0], name, context, loop->root, daemon ? TASK_DAEMON : 0);
     Py_XDECREF(name);
+    if (task != NULL) {
+        loop_rouse_suspended(loop);
+    }
     return (PyObject *)task;
 }
 
@@ -119,6 +122,46 @@ loop_py_tasks(PyObject *op, PyObject *Py_UNUSED(ignored))
     return tasks;
 }
 
+/* 0 if the loop takes calls from outside: until the first moment at which no task is left. */
+static int
+loop_check_accepts(LoopObject *loop, const char *function)
+{
+    if (loop_check_usable(loop, function) < 0) {
+        return -1;
+    }
+    if (loop->refuses) {
+        PyErr_Format(loop->state->LoopClosedError,
+                     "%s: the run is over: it makes the calls that it was given, and takes no more",
+                     function);
+        return -1;
+    }
+    return 0;
+}
+
+/* Has the loop call args[0] with the others. check: whether it takes calls. None, or NULL with an
+ * exception. Beware: see loop_add_call(). */
+static PyObject *
+loop_call_soon(LoopObject *loop, const char *function, PyObject *const *args, Py_ssize_t n_args,
+               int (*check)(LoopObject *, const char *))
+{
+    PyObject *context = PyContext_CopyCurrent();
+    PyObject *call = context != NULL ? call_pack(context, args, n_args) : NULL;
+    Py_XDECREF(context);
+    PyObject *new_list = call != NULL ? PyList_New(0) : NULL;
+    int rc = -1;
+    if (new_list != NULL && check(loop, function) == 0) {
+        if (loop_is_left_behind(loop)) {
+            raise_runs_elsewhere(loop, function, "");
+        }
+        else {
+            rc = loop_add_call(loop, call, new_list);
+        }
+    }
+    Py_XDECREF(new_list);
+    Py_XDECREF(call);
+    return rc == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
 PyDoc_STRVAR(loop_call_soon_threadsafe_doc,
 "call_soon_threadsafe($self, function, /, *args)\n--\n\n"
 "Have the loop call function(*args), in its own thread, in its next pass; the one thing\n"
@@ -131,7 +174,8 @@ PyDoc_STRVAR(loop_call_soon_threadsafe_doc,
 "if a task waits for an Event or the like. Use to_thread() for a result that it is to wait\n"
 "for.\n"
 "\n"
-"Raises TypeError for what cannot be called, and LoopClosedError after the run.\n"
+"Raises TypeError for what cannot be called, and LoopClosedError after the run: once no task\n"
+"is left, the loop makes the calls that it has been given, and takes no more.\n"
 "\n"
 ">>> import threading, sleeploop\n"
 ">>> async def main():\n"
@@ -157,22 +201,54 @@ loop_py_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t n_a
         }
         return NULL;
     }
-    PyObject *context = PyContext_CopyCurrent();
-    PyObject *call = context != NULL ? call_pack(context, args, n_args) : NULL;
-    Py_XDECREF(context);
-    PyObject *new_list = call != NULL ? PyList_New(0) : NULL;
-    int rc = -1;
-    if (new_list != NULL && loop_check_usable(loop, "call_soon_threadsafe()") == 0) {
-        if (loop_is_left_behind(loop)) {
-            raise_runs_elsewhere(loop, "call_soon_threadsafe()", "");
-        }
-        else {
-            rc = loop_add_call(loop, call, new_list);
-        }
+    return loop_call_soon(loop, "call_soon_threadsafe()", args, n_args, loop_check_accepts);
+}
+
+PyDoc_STRVAR(loop_set_wakeup_doc,
+"set_wakeup($self, callback, /)\n--\n\n"
+"Have callback() called when the loop is given something to do while nobody drives it: by\n"
+"call_soon_threadsafe(), by the end of a call of to_thread(), or as a task is made, cancelled\n"
+"or woken. So whoever drives it by step() may sleep until next_wake_time(). None: nobody is\n"
+"told any more. Return the former callback, or None.\n"
+"\n"
+"It is called in whichever thread that happens, at once if there are calls already that the\n"
+"loop has yet to make, and at most once from one step() to the next, which it should have\n"
+"come soon, by something like asyncio's call_soon_threadsafe(). It must not raise: what it\n"
+"raises goes to sys.unraisablehook, and what the loop has been given stays. It may be called\n"
+"for nothing. The end of the run drops it.\n"
+"\n"
+"Raises TypeError for what cannot be called, and LoopClosedError after the run.\n"
+"\n"
+">>> import sleeploop\n"
+">>> loop = sleeploop.SleepingLoop()\n"
+">>> loop.set_wakeup(lambda: print('there is something to do'))\n"
+">>> for i in range(2):\n"
+"...     loop.call_soon_threadsafe(print, 'call', i)\n"
+"there is something to do\n"
+">>> loop.step()\n"
+"call 0\n"
+"call 1\n"
+"True\n"
+">>> loop.close()\n");
+
+static PyObject *
+loop_py_set_wakeup(PyObject *op, PyObject *callback)
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (callback != Py_None && !PyCallable_Check(callback)) {
+        raise_about(PyExc_TypeError, "%s takes a function or None, not %U%s", "set_wakeup()",
+                    callback, "");
+        return NULL;
     }
-    Py_XDECREF(new_list);
-    Py_XDECREF(call);
-    return rc == 0 ? Py_NewRef(Py_None) : NULL;
+    if (callback != Py_None && loop_check_usable(loop, "set_wakeup()") < 0) {
+        return NULL;
+    }
+    loop->state->driven = 1;
+    PyObject *old = loop_set_driver(loop, callback != Py_None ? callback : NULL);
+    if (loop->wakeup != NULL && loop->calls != NULL) {
+        loop_tell_driver(loop);
+    }
+    return old != NULL ? old : Py_NewRef(Py_None);
 }
 
 PyDoc_STRVAR(loop_random_doc,
@@ -259,6 +335,7 @@ loop_set_speed(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
         loop->wall_is_system = 0;  /* for good: from here on it is told by loop time */
         loop->wall_origin = wall_now() - clock_now(&loop->clock) / NS_PER_US;
     }
+    loop_rouse_suspended(loop);
     return 0;
 }
 

@@ -441,6 +441,16 @@ struct watchdog {
     int64_t reported_step;            /* step_began of the last slow step that was reported */
 };
 
+#define POOL_NOTED 32  /* as many threads as a pool has at most, unless Python changes its mind */
+
+/* The threads that to_thread() works in; see sleeploop/_threads.py. */
+struct pool {
+    PyObject *executor;  /* owned; NULL: nothing yet */
+    size_t calls;        /* that have not ended: no other thing can have a thread of it call in */
+    size_t n_threads;
+    uint64_t threads[POOL_NOTED];  /* ids of their thread states, which no other ever has */
+};
+
 enum { LOOP_HALF_MADE = 1, LOOP_MADE = 2 };  /* __init__() is under way; is over */
 
 struct LoopObject {
@@ -461,11 +471,13 @@ struct LoopObject {
     uint8_t hopes;          /* it waits as another thread may do something, and looks again and
                                again whether there is one */
     uint8_t paused;         /* the loop is to be suspended after this pass */
+    uint8_t refuses;        /* no task was left: nobody can hand it a call any more */
+    uint8_t tells;          /* `wakeup` has not been called since the last step() or the like began */
     uint8_t wall_is_system; /* now() is the system's wall clock */
     uint8_t debug;          /* each task remembers where it was made; slow steps are logged */
     PyThreadState *tstate;  /* borrowed: the thread that runs the loop, or NULL */
     uint64_t tstate_id;     /* of tstate: after a fork another thread may have its address */
-    LoopObject *next_begun;   /* borrowed: the next loop in the module's list */
+    struct link begun;      /* in the module's ring of that name */
     TaskObject *current;    /* borrowed: the task whose step is under way, or NULL */
     struct clock clock;
     struct timeq timers;
@@ -522,7 +534,8 @@ struct LoopObject {
     unsigned long thread_ident;  /* of the thread that runs the loop */
     pid_t process;               /* in which it was begun to be run, or in which it waited last: a
                                     child that was forked meanwhile has a loop that is its parent's */
-    PyObject *executor;     /* owned: what to_thread() runs things in; NULL: nothing yet */
+    struct pool pool;
+    PyObject *wakeup;       /* owned: what set_wakeup() was given; NULL: nothing */
     struct watchdog watchdog;
 };
 
@@ -531,6 +544,7 @@ struct LoopObject {
 /* Whose timer it is: timer.kind. */
 enum timer_kind { TIMER_OF_TASK, TIMER_OF_SCOPE };
 
+#define LOOP_OF_BEGUN(l) LINK_OWNER(l, LoopObject, begun)
 #define TASK_OF_LINK(l) LINK_OWNER(l, TaskObject, link)
 #define TASK_OF_REGISTERED(l) LINK_OWNER(l, TaskObject, registered)
 #define TASK_OF_SIBLING(l) LINK_OWNER(l, TaskObject, sibling)

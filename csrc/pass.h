@@ -181,7 +181,7 @@ loop_pass(LoopObject *loop)
             loop_begin_cancel(loop, NULL);
         }
     }
-    if (loop->phase == LOOP_CANCELLING && atomic_load(&loop->watchdog.end_began) == 0
+    if (loop->phase > LOOP_RUNNING && atomic_load(&loop->watchdog.end_began) == 0
         && !ring_empty(&loop->live)) {
         watchdog_watch_end(loop);
     }

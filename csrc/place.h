@@ -13,6 +13,7 @@
 #ifndef SLEEPLOOP_PLACE_H
 #define SLEEPLOOP_PLACE_H
 
+#include "driver.h"
 #include "join.h"
 
 /* ---- places ---------------------------------------------------------------------------------- */
@@ -109,30 +110,57 @@ wait_move(WaitObject *self, PyObject *object, struct place *place)
 
 /* ---- whose object it is ---------------------------------------------------------------------- */
 
-/* The loop of that number, if it runs or is suspended, borrowed, or NULL. */
+/* The loop of that number, if it runs or is suspended, borrowed, or NULL. Looks through all of
+ * them, but a report asks for the same one again and again. */
 static LoopObject *
 begun_loop_borrowed(ModuleState *state, uint64_t number)
 {
-    LoopObject *loop = state->begun;
-    while (loop != NULL && loop->number != number) {
-        loop = loop->next_begun;
+    if (state->found != NULL && state->found->number == number) {
+        return state->found;
     }
-    return loop;
+    for (struct link *l = state->begun.next; l != &state->begun; l = l->next) {
+        if (LOOP_OF_BEGUN(l)->number == number) {
+            state->found = LOOP_OF_BEGUN(l);
+            return state->found;
+        }
+    }
+    return NULL;
 }
 
-/* Likewise, if it runs. */
+/* Likewise, if it runs; there are no more of them than threads. */
 static LoopObject *
 running_loop_borrowed(ModuleState *state, uint64_t number)
 {
-    LoopObject *loop = begun_loop_borrowed(state, number);
-    return loop != NULL && loop->tstate != NULL ? loop : NULL;
+    for (struct link *l = state->begun.next; l != &state->begun; l = l->next) {
+        LoopObject *loop = LOOP_OF_BEGUN(l);
+        if (loop->tstate == NULL || loop->number == number) {
+            return loop->tstate != NULL ? loop : NULL;
+        }
+    }
+    return NULL;
+}
+
+/* Has whoever drives the loop that used the object last told that it may have something to do, as
+ * the object's tasks may. Before anything has changed: here Python code may run, and where they are
+ * woken none may; and then again, if meanwhile he has come and gone. */
+COLD static void
+sync_tell_driver(ModuleState *state, SyncObject *object)
+{
+    LoopObject *loop = begun_loop_borrowed(state, object->loop_number);
+    while (loop != NULL && loop->phase == LOOP_SUSPENDED && loop->wakeup != NULL && loop->tells) {
+        loop_tell_driver(loop);
+        loop = begun_loop_borrowed(state, object->loop_number);
+    }
 }
 
 /* Whether the loop that used the object last runs in another thread now: -1 with a RuntimeError
- * that names the function, else 0. */
+ * that names the function, else 0. Beware: may run Python. */
 COLD static int
 sync_check_thread(ModuleState *state, SyncObject *object, const char *function)
 {
+    if (state->driven) {
+        sync_tell_driver(state, object);
+    }
     LoopObject *owner = running_loop_borrowed(state, object->loop_number);
     if (owner != NULL && !loop_is_of_thread(owner, PyThreadState_Get())) {
         raise_about(PyExc_RuntimeError,
@@ -172,7 +200,7 @@ sync_enter(ModuleState *state, SyncObject *object, LoopObject *loop, const char 
 }
 
 /* For what needs no task: set(), put_nowait(), release(). 0, or -1 with a RuntimeError: the loop
- * that uses it runs in another thread. */
+ * that uses it runs in another thread. Beware: may run Python, if that loop is suspended. */
 static inline int
 sync_touch(ModuleState *state, SyncObject *object, const char *function)
 {

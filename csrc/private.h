@@ -50,7 +50,7 @@ module_py_wait_done(PyObject *module, PyObject *task)
 PyDoc_STRVAR(watch_doc,
 "_watch($module, coro, /)\n--\n\n"
 "Run a coroutine in a task that nobody sees and nothing cancels, not even the end of\n"
-"the run. It has to end when other tasks have.\n");
+"the run: it has to end when other tasks have. The task is returned for _unwatch().\n");
 
 static PyObject *
 module_py_watch(PyObject *module, PyObject *coro)
@@ -60,12 +60,36 @@ module_py_watch(PyObject *module, PyObject *coro)
     if (loop == NULL || check_coroutine(state, "_watch()", coro) < 0) {
         return NULL;
     }
-    TaskObject *task = loop_spawn(loop, coro, NULL, NULL, NULL, TASK_DAEMON | TASK_HIDDEN);
-    if (task == NULL) {
+    return (PyObject *)loop_spawn(loop, coro, NULL, NULL, NULL, TASK_DAEMON | TASK_HIDDEN);
+}
+
+PyDoc_STRVAR(unwatch_doc,
+"_unwatch($module, task, /)\n--\n\n"
+"Raise Interrupt in such a task where it waits for another one; if it does not, it has to see\n"
+"by itself that there is nothing to watch any more. From any thread.\n");
+
+static PyObject *
+module_py_unwatch(PyObject *module, PyObject *op)
+{
+    ModuleState *state = PyModule_GetState(module);
+    if (need_type("_unwatch()", state->TaskType, op) < 0) {
         return NULL;
     }
-    Py_DECREF(task);
-    Py_RETURN_NONE;
+    TaskObject *task = (TaskObject *)op;
+    LoopObject *loop = task->loop;
+    if (task->state != TASK_JOIN || loop == NULL || loop->phase == LOOP_CLOSED) {
+        Py_RETURN_NONE;
+    }
+    if (loop->tstate != NULL && !loop_is_of_thread(loop, PyThreadState_Get())) {
+        PyObject *function = PyObject_GetAttrString(module, "_unwatch");
+        PyObject *call[] = {function, op};
+        PyObject *none = function != NULL ? loop_call_soon(loop, "_unwatch()", call, 2,
+                                                           loop_check_usable)
+                                          : NULL;
+        Py_XDECREF(function);
+        return none;
+    }
+    return task_interrupt(task, Py_None) == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(check_awaitable_doc,
@@ -186,6 +210,25 @@ module_py_is_running(PyObject *module, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(running_loop_here_borrowed(PyModule_GetState(module)) != NULL);
 }
 
+PyDoc_STRVAR(closing_doc,
+"_closing($module, loop, /)\n--\n\n"
+"How many async generators a loop is closing; from any thread.\n");
+
+static PyObject *
+module_py_closing(PyObject *module, PyObject *op)
+{
+    LoopObject *loop = need_loop(module, "_closing()", op);
+    if (loop == NULL) {
+        return NULL;
+    }
+    size_t n = 0;
+    for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
+        const TaskObject *task = TASK_OF_REGISTERED(l);
+        n += (task->flags & TASK_HIDDEN) && !PyCoro_CheckExact(task->coro);  /* see _watch() */
+    }
+    return PyLong_FromSize_t(n);
+}
+
 PyDoc_STRVAR(executor_doc,
 "_executor($module, loop, new=None, /)\n--\n\n"
 "What runs a loop's threads, or None; with an argument: the new one. It is dropped when\n"
@@ -203,9 +246,70 @@ module_py_executor(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         return NULL;
     }
     if (n_args == 2) {
-        Py_XSETREF(loop->executor, Py_NewRef(args[1]));
+        pool_drop(&loop->pool);
+        loop->pool.executor = Py_NewRef(args[1]);
     }
-    return Py_NewRef(loop->executor != NULL ? loop->executor : Py_None);
+    return Py_NewRef(loop->pool.executor != NULL ? loop->pool.executor : Py_None);
+}
+
+PyDoc_STRVAR(pool_thread_doc,
+"_pool_thread($module, loop, /)\n--\n\n"
+"Say of the current thread that it is one of those that run for a loop.\n");
+
+static PyObject *
+module_py_pool_thread(PyObject *module, PyObject *op)
+{
+    LoopObject *loop = need_loop(module, "_pool_thread()", op);
+    if (loop == NULL) {
+        return NULL;
+    }
+    pool_note_thread(&loop->pool);
+    Py_RETURN_NONE;
+}
+
+#define POOL_CALL "sleeploop._pool_call"
+
+static void
+pool_call_ends(PyObject *capsule)
+{
+    LoopObject *loop = PyCapsule_GetPointer(capsule, POOL_CALL);
+    if (loop->pool.calls > 0) {  /* else it was a call for the pool of the process before a fork */
+        loop->pool.calls--;
+    }
+    Py_DECREF(loop);
+}
+
+PyDoc_STRVAR(pool_call_doc,
+"_pool_call($module, loop, /)\n--\n\n"
+"Count one more call for a loop's threads, until what this returns is dropped.\n");
+
+static PyObject *
+module_py_pool_call(PyObject *module, PyObject *op)
+{
+    LoopObject *loop = need_loop(module, "_pool_call()", op);
+    PyObject *capsule = loop != NULL ? PyCapsule_New(loop, POOL_CALL, pool_call_ends) : NULL;
+    if (capsule != NULL) {
+        Py_INCREF(loop);
+        loop->pool.calls++;
+    }
+    return capsule;
+}
+
+PyDoc_STRVAR(call_from_pool_doc,
+"_call_from_pool($module, loop, function, /)\n--\n\n"
+"loop.call_soon_threadsafe() for the threads that run for it: as long as tasks wait for them.\n");
+
+static PyObject *
+module_py_call_from_pool(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    LoopObject *loop = n_args == 2 ? need_loop(module, "_call_from_pool()", args[0]) : NULL;
+    if (loop == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_TypeError, "_call_from_pool() takes a loop and a function");
+        }
+        return NULL;
+    }
+    return loop_call_soon(loop, "_call_from_pool()", args + 1, 1, loop_check_usable);
 }
 
 PyDoc_STRVAR(unseen_doc,
@@ -359,12 +463,14 @@ static PyObject *
 module_py_suspended_loop(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     ModuleState *state = PyModule_GetState(module);
-    LoopObject *loop = state->begun;
-    while (loop != NULL && (loop->phase != LOOP_SUSPENDED
-                            || loop->thread_ident != PyThread_get_thread_ident())) {
-        loop = loop->next_begun;
+    for (struct link *l = state->begun.prev; l != &state->begun; l = l->prev) {
+        LoopObject *loop = LOOP_OF_BEGUN(l);
+        if (loop->phase == LOOP_SUSPENDED
+            && loop->thread_ident == PyThread_get_thread_ident()) {
+            return Py_NewRef(loop);
+        }
     }
-    return Py_NewRef(loop != NULL ? (PyObject *)loop : Py_None);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(share_context_doc,
@@ -397,8 +503,12 @@ PyDoc_STRVAR(piece_scope_doc,
 static PyObject *
 module_py_piece_scope(PyObject *module, PyObject *shield)
 {
-    return scope_make(PyModule_GetState(module), "_piece_scope()", DEADLINE_AT, NULL, shield,
-                      SCOPE_OF_TASK);
+    PyObject *scope = scope_make(PyModule_GetState(module), "_piece_scope()", DEADLINE_AT, NULL,
+                                 shield, BY_CANCEL_SCOPE);
+    if (scope != NULL) {
+        ((ScopeObject *)scope)->flags |= SCOPE_OF_TASK;
+    }
+    return scope;
 }
 
 PyDoc_STRVAR(open_blocks_doc,

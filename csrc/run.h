@@ -51,6 +51,10 @@ loop_run_to_the_end(LoopObject *loop)
             task_report_unseen(task);
             Py_DECREF(task);
         }
+        /* Once, or a call that hands over the next one would never let the run end. */
+        if (ring_empty(&loop->live)) {
+            loop->refuses = 1;
+        }
         if (loop->calls != NULL) {
             loop_run_calls(loop);
         }
@@ -89,44 +93,45 @@ loop_check_runnable(LoopObject *loop, const char *function)
     return 0;
 }
 
-/* If it is in the module's list, the loop leaves it. */
+/* If it is in the module's ring, the loop leaves it. */
 static void
-begun_list_remove(LoopObject *loop)
+loop_forget(LoopObject *loop)
 {
-    LoopObject **at = &loop->state->begun;
-    while (*at != NULL && *at != loop) {
-        at = &(*at)->next_begun;
-    }
-    if (*at != NULL) {
-        *at = loop->next_begun;
-        loop->next_begun = NULL;
+    if (link_in_ring(&loop->begun)) {
+        link_remove(&loop->begun);
+        if (loop->state->found == loop) {
+            loop->state->found = NULL;
+        }
         if (loop->debug) {
             origins_end(loop->state);
         }
     }
 }
 
-/* The loop is this thread's from now on, and comes first in the list. */
+/* The loop is this thread's from now on, and comes first in the ring. */
 static void
 loop_claim(LoopObject *loop)
 {
     loop->process = getpid();
     loop->tstate = PyThreadState_Get();
     loop->tstate_id = compat_tstate_id(loop->tstate);
-    if (loop->state->begun != loop) {
-        begun_list_remove(loop);
-        loop->next_begun = loop->state->begun;
-        loop->state->begun = loop;
+    if (link_in_ring(&loop->begun)) {
+        link_remove(&loop->begun);
     }
+    ring_push(loop->state->begun.next, &loop->begun);
 }
 
-/* It is nobody's; unless it can go on, it is forgotten. */
+/* It is nobody's, and comes last; unless it can go on, it is forgotten. */
 static void
 loop_release(LoopObject *loop, int can_go_on)
 {
     loop->tstate = NULL;
-    if (!can_go_on) {
-        begun_list_remove(loop);
+    if (can_go_on) {
+        link_remove(&loop->begun);
+        ring_push(&loop->state->begun, &loop->begun);
+    }
+    else {
+        loop_forget(loop);
     }
 }
 
@@ -231,6 +236,7 @@ loop_leave(LoopObject *loop, struct outside *outside)
 static PyObject *
 loop_end(LoopObject *loop, struct outside *outside, int wanted)
 {
+    loop->tells = 0;
     loop_run_to_the_end(loop);
     loop->phase = LOOP_CLOSED;  /* first: from now on nobody can hand it work */
     loop->lag = 0;
@@ -240,7 +246,8 @@ loop_end(LoopObject *loop, struct outside *outside, int wanted)
     }
     idle_close(&loop->idle);
     timeq_clear(&loop->timers);
-    Py_CLEAR(loop->executor);
+    pool_drop(&loop->pool);
+    Py_XDECREF(loop_set_driver(loop, NULL));
     if (loop->trace != NULL && loop_hand_trace_on(loop) < 0) {
         loop_take_error(loop);
     }
@@ -321,6 +328,7 @@ static void
 loop_drive_to(LoopObject *loop, enum loop_goal goal, const TaskObject *task, uint64_t passes)
 {
     loop->goal = goal;
+    loop->tells = 1;
     loop->stalled = loop->paused = 0;
     for (; passes > 0 && !loop_goal_reached(loop, task); passes--) {
         if (loop->clock.limit != TIME_FOREVER && loop->clock.mode != CLOCK_VIRTUAL
@@ -373,10 +381,11 @@ loop_step(LoopObject *loop)
     if (loop_enter(loop, &outside) < 0) {
         return -1;
     }
-    uint64_t before = loop->wakeups;
+    uint64_t before = loop->wakeups + loop->steps;
     int active = loop->ready_len > 0 || loop->calls != NULL;
     loop_drive_to(loop, GOAL_PASS, NULL, 1);
-    active = active || loop->wakeups != before;
+    active = active || loop->wakeups + loop->steps != before || loop->ready_len > 0
+             || loop->calls != NULL;  /* by another thread, meanwhile: there is something to do */
     if (loop_has_to_end(loop)) {
         PyObject *none = loop_end(loop, &outside, 0);
         Py_XDECREF(none);

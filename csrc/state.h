@@ -36,8 +36,10 @@ struct ModuleState {
     size_t trace_capacity;     /* of the loops that do not say; see traceread.h */
     PyObject *trace_callback;  /* owned, or NULL */
     TaskObject *closing;       /* borrowed: whose coroutine loop_abandon() is closing, or NULL */
-    LoopObject *begun;         /* borrowed: the loops that run, in whichever thread, or are
-                                  suspended; the one that was driven last comes first */
+    struct link begun;         /* borrowed: the loops that run, in whichever thread, and behind
+                                  them those that are suspended; the last that began comes first */
+    uint8_t driven;            /* somebody has called set_wakeup() of a loop */
+    LoopObject *found;         /* borrowed: the one that begun_loop_borrowed() found last, or NULL */
 };
 
 /* For the module's own types, none of which but SleepingLoop can be subclassed. */
@@ -66,11 +68,16 @@ static inline LoopObject *
 current_loop_borrowed(ModuleState *state)
 {
     PyThreadState *tstate = PyThreadState_Get();
-    LoopObject *loop = state->begun;
-    while (loop != NULL && !loop_is_of_thread(loop, tstate)) {
-        loop = loop->next_begun;
+    for (struct link *l = state->begun.next; l != &state->begun; l = l->next) {
+        LoopObject *loop = LOOP_OF_BEGUN(l);
+        if (loop_is_of_thread(loop, tstate)) {
+            return loop;
+        }
+        if (loop->tstate == NULL) {
+            break;  /* from here on none runs */
+        }
     }
-    return loop;
+    return NULL;
 }
 
 /* Likewise, with a RuntimeError that names the caller. */

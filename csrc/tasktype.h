@@ -135,6 +135,7 @@ task_py_cancel(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject 
     loop_cancel_by_call(loop, scope, reason);
     Py_XDECREF(old);
     Py_DECREF(scope);
+    loop_rouse_suspended(loop);
     Py_RETURN_TRUE;
 }
 
@@ -172,7 +173,11 @@ task_py_interrupt(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObje
                         "interrupt(): a task cannot interrupt itself; let it raise the exception");
         return NULL;
     }
-    return task_interrupt(task, cause != NULL ? cause : Py_None) == 0 ? Py_NewRef(Py_True) : NULL;
+    if (task_interrupt(task, cause != NULL ? cause : Py_None) < 0) {
+        return NULL;
+    }
+    loop_rouse_suspended(loop);
+    Py_RETURN_TRUE;
 }
 
 /* ---- asyncio's names for attributes ----------------------------------------------------------- */

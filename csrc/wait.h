@@ -4,6 +4,7 @@
 
 #include "sigint.h"
 #include "finish.h"
+#include "pool.h"
 
 /* Raises DeadlockError: every task waits, and nothing can ever wake one. It is set in the end,
  * or whatever has kept it from being made. */
@@ -40,9 +41,8 @@ loop_report_deadlock(LoopObject *loop)
 static int
 loop_may_be_woken_by_thread(LoopObject *loop)
 {
-    PyThreadState *first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
-    if (loop->clock.mode == CLOCK_VIRTUAL
-        || (first == loop->tstate && PyThreadState_Next(first) == NULL)) {
+    if (loop->clock.mode == CLOCK_VIRTUAL || loop->refuses
+        || !other_threads_may_act(loop->state, loop->tstate)) {
         return 0;
     }
     for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
@@ -71,6 +71,9 @@ loop_may_be_woken(LoopObject *loop)
     }
     if (loop->clock.mode != CLOCK_VIRTUAL && loop->live_forever > 0) {
         return 1;  /* sleep_forever() in real time means: until a signal, if nothing else */
+    }
+    if (loop->clock.mode == CLOCK_VIRTUAL && loop->phase != LOOP_RUNNING) {
+        return 0;  /* whatever a handler is there for, it is not for the cleanup of such a run */
     }
     return loop->main_thread ? other_signal_handlers() : 0;
 }
@@ -157,6 +160,19 @@ loop_wait(LoopObject *loop)
     }
 }
 
+/* A task waits for a thread, and there is none: the loop is a child's, after a fork. The task goes on
+ * and sees that. */
+COLD static void
+loop_wake_for_lost_threads(LoopObject *loop)
+{
+    for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
+        TaskObject *task = TASK_OF_REGISTERED(l);
+        if (task->state == TASK_FOREVER && sleep_is_for_thread(loop->state, task->payload)) {
+            loop_wake(loop, task);
+        }
+    }
+}
+
 /* No timer will ever fire. */
 static void
 loop_stall(LoopObject *loop)
@@ -190,6 +206,9 @@ loop_idle(LoopObject *loop)
     int64_t when = loop_next_time(loop);
     if (loop_can_jump(loop, when)) {
         clock_jump(&loop->clock, when);
+    }
+    else if (loop->threads > 0 && loop->calls == NULL && thread_is_alone(loop->tstate)) {
+        loop_wake_for_lost_threads(loop);
     }
     else if (loop->goal == GOAL_PASS) {
         return;  /* whoever makes single passes does not want to wait */

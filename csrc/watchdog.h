@@ -41,7 +41,8 @@ watchdog_report_from_outside(LoopObject *loop, const char *function, int64_t ns,
         return;
     }
     PyEval_AcquireThread(tstate);
-    if (step == 0 || step == atomic_load(&loop->step_began)) {
+    if (!atomic_load(&loop->watchdog.stop)
+        && (step == 0 || step == atomic_load(&loop->step_began))) {
         loop->watchdog.reported_step = step;
         watchdog_report(loop, function, ns);
     }

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from datetime import timedelta
 from types import GeneratorType
 from typing import Any
@@ -12,6 +21,7 @@ from typing import Any
 from _sleeploop import (
     CancelledError,
     CancelScope,
+    Interrupt,
     Task,
     TaskGroup,
     _check_awaitable,
@@ -20,6 +30,7 @@ from _sleeploop import (
     _need_loop,
     _need_task,
     _park,
+    _unwatch,
     _wait_done,
     _watch,
     checkpoint,
@@ -311,22 +322,28 @@ class _AsCompleted(AsyncIterator[Any], Iterator[Any]):
         self._turns = len(aws)  # results that nobody has been promised
         self._missed = 0  # those that were promised to somebody who was cancelled
         self._finished: deque[Task[Any]] = deque()
+        self._watchers: dict[int, Task[Any]] = {}  # of what has not finished
         self._waiters: OrderedDict[_Waiter, None] = OrderedDict()
         tasks = [aw if isinstance(aw, Task) else create_task(_runnable(aw)) for aw in aws]
-        for task in tasks:
+        for i, task in enumerate(tasks):
             if task.done():
                 self._finished.append(task)
             else:
                 # Made here: if there is no memory for it, nobody is to wait for it in vain.
-                _watch(self._deliver_when_done(task, _wait_done(task)))
+                done = _wait_done(task)
+                self._watchers[i] = _watch(_deliver_when_done(weakref.ref(self), i, task, done))
 
-    async def _deliver_when_done(self, task: Task[Any], done: Awaitable[None]) -> None:
-        await done
-        self._deliver(task)
+    def __del__(self, unwatch: Callable[[Task[Any]], None] = _unwatch) -> None:
+        for watcher in self._watchers.values():
+            unwatch(watcher)
 
     def __repr__(self) -> str:
         left, ready = self._turns + self._missed, len(self._finished)
         return f"<as_completed() with {left} to come, {ready} of them finished>"
+
+    def _finish(self, i: int, task: Task[Any]) -> None:
+        del self._watchers[i]
+        self._deliver(task)
 
     def _deliver(self, task: Task[Any]) -> None:
         while self._waiters:
@@ -392,6 +409,20 @@ class _AsCompleted(AsyncIterator[Any], Iterator[Any]):
             return task.result()
         finally:
             del task  # its exception is not to hold it
+
+
+async def _deliver_when_done(
+    ref: weakref.ref[_AsCompleted], i: int, task: Task[Any], done: Awaitable[None]
+) -> None:
+    if ref() is None:
+        return
+    try:
+        await done
+    except Interrupt:  # the iteration has been dropped: see there
+        return
+    completed = ref()
+    if completed is not None:
+        completed._finish(i, task)
 
 
 def _runnable(aw: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -13,9 +14,12 @@ from _sleeploop import (
     CancelScope,
     LoopClosedError,
     SleepingLoop,
+    _call_from_pool,
     _executor,
     _need_loop,
     _park_for_thread,
+    _pool_call,
+    _pool_thread,
     checkpoint,
 )
 
@@ -34,9 +38,19 @@ def _pool(loop: SleepingLoop) -> ThreadPoolExecutor:
     if pool is None or owner != os.getpid():
         from concurrent.futures import ThreadPoolExecutor  # here: most programs need none
 
-        pool = ThreadPoolExecutor(thread_name_prefix="sleeploop")
+        pool = ThreadPoolExecutor(
+            thread_name_prefix="sleeploop",
+            initializer=_begin,
+            initargs=(weakref.ref(loop),),  # threads wait for work in a loop that may be dropped
+        )
         _executor(loop, (os.getpid(), pool))
     return pool
+
+
+def _begin(ref: weakref.ref[SleepingLoop]) -> None:
+    loop = ref()
+    if loop is not None:
+        _pool_thread(loop)
 
 
 async def to_thread(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -50,7 +64,8 @@ async def to_thread(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.
     is then returned, and takes effect at the next await. One that comes before the call prevents
     it.
 
-    Raises TypeError for what cannot be called, and RuntimeError without a running loop.
+    Raises TypeError for what cannot be called, RuntimeError without a running loop, and, in a child
+    of os.fork(), RuntimeError for a call whose thread has stayed in the parent.
 
     >>> import math, sleeploop
     >>> async def main():
@@ -68,14 +83,19 @@ async def to_thread(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.
 
         def tell(_: Future[_T]) -> None:
             with contextlib.suppress(LoopClosedError):  # a second Ctrl-C: nobody waits
-                loop.call_soon_threadsafe(arrival.cancel)
+                _call_from_pool(loop, arrival.cancel)
 
         call = partial(copy_context().run, function, *args, **kwargs)
+        # It may call in, be it waited for or not, until it dies; of what it has, this is the last.
+        call.under_way = _pool_call(loop)  # type: ignore[attr-defined]
         future = _pool(loop).submit(call)
+        del call
         future.add_done_callback(tell)
         if future.done():  # before, so that tell() ran here, where a signal handler may stop it
-            loop.call_soon_threadsafe(arrival.cancel)
+            _call_from_pool(loop, arrival.cancel)
         await _park_for_thread()
+    if not future.done():
+        raise RuntimeError("to_thread(): the thread of this call has stayed in the parent process")
     try:
         return future.result()
     finally:

@@ -8,7 +8,7 @@ import logging
 import sys
 import warnings
 
-from _sleeploop import SleepingLoop, _running_task
+from _sleeploop import SleepingLoop, _closing, _running_task
 
 from sleeploop._stacks import of_frame
 from sleeploop._tree import report
@@ -44,12 +44,17 @@ def report_step_late(loop: SleepingLoop, seconds: float, thread: int) -> None:
 
 
 def report_end(loop: SleepingLoop, seconds: float, thread: int) -> None:
-    """The end of a run takes long: which tasks it waits for, and where a running one is."""
+    """The end of a run takes long: what it waits for, and where a running task is."""
     task = _running_task(loop)
-    where = f"\nTask {task.name!r} is running:\n{_stack(thread)}" if task is not None else ""
-    _logger.warning(
-        "the run has been cancelled for %.1f s and waits for:\n%s%s", seconds, report(loop), where
-    )
+    closing = _closing(loop)
+    lines = [
+        report(loop),
+        closing and f"  the cleanup of {closing} async generator{'s' * (closing > 1)}",
+        task and f"Task {task.name!r} is running:\n{_stack(thread)}",
+    ]
+    if any(lines):  # else it has ended meanwhile
+        what = "\n".join(filter(None, lines))
+        _logger.warning("the run has been cancelled for %.1f s and waits for:\n%s", seconds, what)
 
 
 def warn_dropped(loop: SleepingLoop) -> None:

@@ -1,5 +1,6 @@
 """Ctrl-C and other signals, during idle waits and during steps; real time, briefly."""
 
+import contextlib
 import math
 import os
 import signal
@@ -11,13 +12,17 @@ import pytest
 
 from sleeploop import (
     CancelledError,
+    Queue,
     SleepingLoop,
     checkpoint,
     create_task,
     current_loop,
+    every,
+    format_tasks,
     run,
     sleep,
     sleep_forever,
+    to_thread,
 )
 
 pytestmark = pytest.mark.realtime
@@ -187,6 +192,65 @@ def test_a_handler_may_call_back_into_the_loop(handler):
     thread.join()
     assert woken[0] == 2
     assert 0.04 < woken[1] < 0.2
+
+
+async def ticks():
+    async for _ in every(3600):
+        pass
+
+
+async def paused():
+    current_loop().speed = 0
+    await sleep(1)
+
+
+@pytest.mark.parametrize(
+    ("wait", "speed"),
+    [
+        (lambda: sleep(3600), 1),  # with a timer
+        (lambda: sleep(0.0009), 1e-6),  # to the last millisecond
+        (sleep_forever, 1),  # with none
+        (ticks, 60),
+        (Queue().get, 1),
+        (sleep_forever, math.inf),  # a handler may still act
+        (paused, 1),
+        (lambda: to_thread(GO_ON.wait, 20), math.inf),
+    ],
+)
+@pytest.mark.parametrize("act", ["cancel", "post"])
+def test_a_handler_ends_whatever_is_waited_for(handler, act, wait, speed):
+    """By the loop's own methods, right away: what it waits for would not come."""
+
+    async def waits():
+        await wait()
+
+    async def main():
+        task.append(create_task(waits(), name="waiting"))
+        with contextlib.suppress(CancelledError):
+            await task[0]
+        return "cancelled"
+
+    def on_signal(*_):
+        GO_ON.set()
+        log.append(format_tasks(loop))
+        if act == "cancel":
+            assert task[0].cancel("by a signal")
+        else:
+            loop.call_soon_threadsafe(task[0].cancel, "by a signal")
+
+    GO_ON.clear()
+    log, task = [], []
+    handler(signal.SIGUSR1, on_signal)
+    loop = SleepingLoop(main(), speed=speed)
+    thread = send_after(0.03, signal.SIGUSR1)
+    began = time.monotonic()
+    assert loop.run_until_complete() == ["cancelled"]
+    assert time.monotonic() - began < 15
+    thread.join()
+    assert "Task 'waiting' " in log[0]
+
+
+GO_ON = threading.Event()
 
 
 @pytest.mark.parametrize("error", [TimeoutError("alarm"), KeyboardInterrupt("mine")])

@@ -5,12 +5,13 @@ import logging
 import math
 import os
 import signal
+import sys
 import threading
 import time
 
 import pytest
 
-import sleeploop
+import sleeploop._watchdog
 from sleeploop import (
     CancelScope,
     SleepingLoop,
@@ -295,6 +296,70 @@ def test_an_end_that_a_swallowed_cancellation_holds_up(warnings):
     run(main(), speed=math.inf)
     (message,) = warnings()
     assert "\n  Task 'swallower' " in message
+
+
+@pytest.mark.realtime
+@pytest.mark.slow
+def test_an_end_that_async_generators_hold_up(warnings):
+    """Their tasks are nobody's; so it tells of the generators instead."""
+
+    async def numbers():
+        try:
+            yield 1
+        finally:
+            with CancelScope(shield=True):
+                await sleep(1.3)
+
+    async def main():
+        left = [numbers(), numbers()]
+        for one in left:
+            async for _ in one:
+                break
+        return left
+
+    assert len(run(main())) == 2
+    (message,) = warnings()
+    assert message.endswith(" s and waits for:\n  the cleanup of 2 async generators")
+
+
+@pytest.mark.realtime
+@pytest.mark.slow
+def test_an_end_that_is_over_when_the_watchdog_comes_is_not_told(warnings):
+    """It comes when it gets the GIL, which whoever ends has held for all of the time."""
+
+    async def holds_the_gil():
+        try:
+            await sleep_forever()
+        finally:
+            interval = sys.getswitchinterval()
+            sys.setswitchinterval(1000)
+            try:
+                until = time.monotonic() + 1.3
+                while time.monotonic() < until:
+                    pass
+            finally:
+                switch.append(interval)
+
+    async def main():
+        create_task(holds_the_gil())
+        await checkpoint()
+
+    switch = []
+    try:
+        run(main(), speed=math.inf)
+    finally:
+        sys.setswitchinterval(switch[0])
+    assert warnings() == []
+
+
+@pytest.mark.parametrize("tasks", [0, 1])
+def test_there_is_something_behind_what_it_says_of_an_end(tasks, warnings):
+    loop = SleepingLoop(*[sleep(1) for _ in range(tasks)])
+    sleeploop._watchdog.report_end(loop, 1.0, threading.get_ident())
+    loop.close()
+    assert [message.partition(" waits for:\n")[2] for message in warnings()] == [
+        "  Task 'Task-1' sleep: ready to start"
+    ][:tasks]
 
 
 @pytest.mark.realtime

@@ -153,3 +153,40 @@ def driven_by_the_private_functions() -> None:
     errors = _take_errors(loop)
     assert [type(error) for error in errors] == [LookupError]
     loop.close()
+
+
+TOLD: list[int] = []
+
+
+def told() -> None:
+    TOLD.append(1)
+
+
+@scenario
+def a_driver_is_told() -> None:
+    TOLD.clear()
+    loop = SleepingLoop(forever(), speed=math.inf)
+    try:
+        loop.step()
+        loop.set_wakeup(told)
+        loop.call_soon_threadsafe(CALLED.append, 1)
+        loop.step()
+        loop.tasks()[0].cancel()
+        loop.set_wakeup(None)
+    finally:
+        loop.close()
+    assert TOLD == [1, 1]
+
+
+async def give_up_iterations() -> None:
+    task = sleeploop.create_task(forever(), daemon=True)
+    for _ in range(2):
+        iteration = sleeploop.as_completed([task], timeout=1)
+        with contextlib.suppress(TimeoutError):
+            await anext(iteration)
+        del iteration
+
+
+@scenario
+def iterations_that_are_given_up() -> None:
+    sleeploop.run(give_up_iterations(), speed=math.inf)
