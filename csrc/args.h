@@ -143,6 +143,13 @@ seconds_object(int64_t ns)
     return PyFloat_FromDouble((double)ns / 1e9);
 }
 
+/* A moment of loop time: inf if the clock ends before that. */
+static PyObject *
+moment_object(int64_t ns)
+{
+    return ns > TIME_END ? PyFloat_FromDouble(Py_HUGE_VAL) : seconds_object(ns);
+}
+
 static inline int
 ns_from_int(PyObject *number, int64_t *ns)
 {

@@ -141,7 +141,7 @@ scope_get_deadline(PyObject *op, void *Py_UNUSED(closure))
                                                 : time_add(clock_now(&loop->clock),
                                                            deadline > 0 ? deadline : 0);
     }
-    return deadline == TIME_FOREVER ? PyFloat_FromDouble(Py_HUGE_VAL) : seconds_object(deadline);
+    return moment_object(deadline);
 }
 
 /* A new deadline; None: none. 0, or -1 with an exception set. */
@@ -202,7 +202,7 @@ scope_tp_repr(PyObject *op)
     ScopeObject *scope = (ScopeObject *)op;
     static const char *const states[] = {"not entered", "entered", "left"};
     PyObject *until = PyUnicode_FromString("");
-    if (until != NULL && scope->deadline != TIME_FOREVER) {
+    if (until != NULL && scope->deadline <= TIME_END) {
         PyObject *time = scope->kind == DEADLINE_WALL
                              ? datetime_from_wall(state_of_type(Py_TYPE(op)), scope->deadline,
                                                   Py_None)
@@ -333,8 +333,8 @@ PyDoc_STRVAR(scope_when_doc,
 static PyObject *
 scope_py_when(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return ((ScopeObject *)op)->deadline != TIME_FOREVER ? scope_get_deadline(op, NULL)
-                                                         : Py_NewRef(Py_None);
+    return ((ScopeObject *)op)->deadline <= TIME_END ? scope_get_deadline(op, NULL)
+                                                     : Py_NewRef(Py_None);
 }
 
 PyDoc_STRVAR(scope_expired_doc,

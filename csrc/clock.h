@@ -15,7 +15,10 @@
 
 #define NS_PER_SEC INT64_C(1000000000)
 #define NS_PER_US INT64_C(1000)
-#define TIME_FOREVER INT64_MAX  /* a deadline that never comes */
+#define TIME_FOREVER INT64_MAX        /* a deadline that never comes */
+#define TIME_BEYOND (INT64_MAX - 1)   /* one that lies beyond the end of the clock: nor does that,
+                                         but the clock may come to its end meanwhile */
+#define TIME_END (INT64_MAX - 2)      /* where it stops, after 292 years */
 
 enum clock_mode { CLOCK_REAL, CLOCK_SCALED, CLOCK_PAUSED, CLOCK_VIRTUAL };
 
@@ -26,7 +29,7 @@ struct clock {
     double speed;
     int64_t origin;  /* while ticking: the monotonic time at which loop time was `base` */
     int64_t base;    /* else: loop time */
-    int64_t limit;   /* it stops there; TIME_FOREVER: nowhere */
+    int64_t limit;   /* it stops there; TIME_FOREVER: at TIME_END */
 };
 
 static inline int64_t
@@ -43,11 +46,14 @@ clock_monotonic(void)
     return clock_read(CLOCK_MONOTONIC);
 }
 
-/* a + b for b >= 0, stopping at TIME_FOREVER. */
+/* a + b for b >= 0; more than TIME_END becomes TIME_BEYOND, if neither is for ever. */
 static inline int64_t
 time_add(int64_t a, int64_t b)
 {
-    return a > TIME_FOREVER - b ? TIME_FOREVER : a + b;
+    if (a > TIME_END - b) {
+        return a == TIME_FOREVER || b == TIME_FOREVER ? TIME_FOREVER : TIME_BEYOND;
+    }
+    return a + b;
 }
 
 /* From `then` to a later `now`, stopping at TIME_FOREVER: `then` may lie far before time 0. */
@@ -66,8 +72,7 @@ time_scale(int64_t ns, long double factor)
     return scaled >= (long double)TIME_FOREVER ? TIME_FOREVER : (int64_t)scaled;
 }
 
-/* Loop time while the monotonic clock reads `monotonic`. It never becomes TIME_FOREVER: what
- * waits for that must not wake. */
+/* Loop time while the monotonic clock reads `monotonic`. */
 static inline int64_t
 clock_at(const struct clock *clock, int64_t monotonic)
 {
@@ -76,7 +81,8 @@ clock_at(const struct clock *clock, int64_t monotonic)
         elapsed = time_scale(elapsed, clock->speed);
     }
     int64_t now = time_add(clock->base, elapsed);
-    return now < clock->limit ? now : clock->limit - (clock->limit == TIME_FOREVER);
+    int64_t most = clock->limit < TIME_END ? clock->limit : TIME_END;
+    return now < most ? now : most;
 }
 
 static inline int64_t
@@ -144,13 +150,13 @@ clock_stop(struct clock *clock)
     clock_rebase(clock, 0, clock->speed);
 }
 
-/* Virtual time only: to `when`, never back. */
+/* Virtual time only: to `when`, or to the end; never back. */
 static inline void
 clock_jump(struct clock *clock, int64_t when)
 {
     assert(clock->mode == CLOCK_VIRTUAL);
     if (when > clock->base) {
-        clock->base = when;
+        clock->base = when < TIME_END ? when : TIME_END;
     }
 }
 

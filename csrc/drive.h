@@ -59,7 +59,7 @@ goal_from_object(LoopObject *loop, PyObject *obj, int64_t *when)
         }
         *when = *when < loop_wall_now(loop) ? -1 : loop_time_of_wall(loop, *when);
     }
-    if (*when == TIME_FOREVER) {
+    if (*when > TIME_END) {
         raise_about(PyExc_ValueError, "%s: %U never comes%s", "run_until()", obj,
                     "; run_until_complete() runs to the end");
         return -1;
@@ -189,7 +189,7 @@ loop_py_next_wake_time(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (loop->ready_len > 0 || loop->calls != NULL) {
         return seconds_object(clock_now(&loop->clock));
     }
-    return timeq_next(&loop->timers, &when) ? seconds_object(when)
+    return timeq_next(&loop->timers, &when) ? moment_object(when)
                                             : PyFloat_FromDouble(Py_HUGE_VAL);
 }
 

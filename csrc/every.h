@@ -71,6 +71,7 @@ nexttick_begin(ModuleState *state, NextTickObject *self, PyObject **result)
         self->due = schedule_due(&every->schedule, self->index);
     }
     self->task_number = loop->current->number;
+    self->step = (uint32_t)loop->steps;
     self->state = TRAP_WAITING;
     every->waiter = self;
     *result = Py_NewRef(self);
@@ -285,7 +286,7 @@ every_am_anext(PyObject *op)
     next->index = 0;
     next->due = 0;
     next->started = 0;
-    next->task_number = 0;
+    next->task_number = next->step = 0;
     next->state = TRAP_NEW;
     next->excused = 0;
     awaitable_made(state, (PyObject *)next);
@@ -318,7 +319,7 @@ every_tp_repr(PyObject *op)
     if (self->loop_number == 0) {
         text = PyUnicode_FromFormat("<every %S s, not begun>", period);
     }
-    else if (when == TIME_FOREVER) {
+    else if (when > TIME_END) {
         text = PyUnicode_FromFormat("<every %S s, next tick %llu never due>", period, index);
     }
     else if ((due = seconds_object(when)) != NULL) {

@@ -13,7 +13,7 @@ join_new(ModuleState *state, TaskObject *task, int only_wait)
     }
     join->task = (TaskObject *)Py_NewRef(task);
     join->started = 0;
-    join->waiter = 0;
+    join->task_number = 0;
     join->state = TRAP_NEW;
     join->only_wait = (uint8_t)only_wait;
     PyObject_GC_Track(join);
@@ -68,8 +68,9 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
                && !task_may_go_on(loop->current);
     }
     if (wait) {
+        const TaskObject *current = self->task->loop->current;
         self->started = clock_about_now(&self->task->loop->clock);
-        self->waiter = self->task->loop->current != NULL ? self->task->loop->current->number : 0;
+        self->task_number = current != NULL ? current->number : 0;
         self->state = TRAP_WAITING;
         *result = Py_NewRef(op);
         trace_await(self->task->loop, op);
@@ -131,7 +132,7 @@ static PyObject *
 join_tp_repr(PyObject *op)
 {
     JoinObject *self = (JoinObject *)op;
-    return trap_repr(op, self->state, self->waiter, "Task.__await__()");
+    return trap_repr(op, self->state, self->task_number, "Task.__await__()");
 }
 
 static PyMethodDef join_methods[] = {

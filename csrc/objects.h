@@ -216,7 +216,9 @@ typedef struct {
     int64_t time;     /* FOR: nanoseconds to sleep; UNTIL: loop time in nanoseconds;
                          UNTIL_WALL: microseconds since 1970 UTC */
     int64_t started;  /* while WAITING: loop time when it began; ABROAD: see sleep.h */
-    uint32_t task_number;  /* while WAITING: the task that does */
+    uint32_t task_number;  /* while WAITING: the task that does, as are these: */
+    uint32_t loop_number;  /* of its loop, the lower half */
+    uint32_t step;         /* in which step of the loop it began, the lower half */
     uint8_t kind;     /* enum sleep_kind */
     uint8_t state;    /* enum trap_state */
     uint8_t aware;    /* UNTIL_WALL: the datetime had a time zone */
@@ -235,6 +237,7 @@ typedef struct {
     int64_t due;           /* loop time */
     int64_t started;       /* loop time when the await began */
     uint32_t task_number;  /* the task that waits */
+    uint32_t step;         /* in which step of the loop it began, the lower half */
     uint8_t state;         /* enum trap_state */
     uint8_t excused;
 } NextTickObject;
@@ -266,9 +269,9 @@ typedef struct {
     PyObject_HEAD
     TaskObject *task;  /* owned */
     int64_t started;   /* while WAITING: loop time when it began */
+    uint32_t task_number;  /* and the task that waits */
     uint8_t state;     /* enum trap_state */
     uint8_t only_wait; /* does not ask for the outcome, and leaves a failure unseen */
-    uint32_t waiter;   /* number of the task that waits, likewise */
 } JoinObject;
 
 /* The end of `async with TaskGroup()` */
@@ -473,6 +476,7 @@ struct LoopObject {
     uint8_t paused;         /* the loop is to be suspended after this pass */
     uint8_t refuses;        /* no task was left: nobody can hand it a call any more */
     uint8_t tells;          /* `wakeup` has not been called since the last step() or the like began */
+    uint8_t has_told_end;   /* its clock has come to its end, which has ended the run */
     uint8_t wall_is_system; /* now() is the system's wall clock */
     uint8_t debug;          /* each task remembers where it was made; slow steps are logged */
     PyThreadState *tstate;  /* borrowed: the thread that runs the loop, or NULL */

@@ -227,13 +227,15 @@ enum trap_kind {  /* those before TRAP_OF_NONE are ours */
     TRAP_UNKNOWN,
 };
 
-/* A trap of ours counts only while it waits, and here: anybody may yield one. */
+/* A trap of ours counts only while it waits, here, and for this task: anybody may yield one. */
 static inline enum trap_kind
 classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
 {
     ModuleState *state = loop->state;
     if (Py_TYPE(obj) == state->SleepType) {
-        return ((SleepObject *)obj)->state == TRAP_WAITING ? TRAP_OF_SLEEP : TRAP_UNKNOWN;
+        SleepObject *sleep = (SleepObject *)obj;
+        return sleep->state == TRAP_WAITING && sleep_is_of(sleep, loop, task) ? TRAP_OF_SLEEP
+                                                                              : TRAP_UNKNOWN;
     }
     if (Py_TYPE(obj) == state->NextTickType) {
         NextTickObject *next = (NextTickObject *)obj;
@@ -245,6 +247,7 @@ classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
     if (Py_TYPE(obj) == state->JoinType) {
         JoinObject *join = (JoinObject *)obj;
         return join->state == TRAP_WAITING && join->task->loop == loop && join->task != task
+                       && join->task_number == task->number
                    ? TRAP_OF_JOIN
                    : TRAP_UNKNOWN;
     }
@@ -281,6 +284,14 @@ trap_is_cancelled(enum trap_kind kind, PyObject *trap)
            && (kind != TRAP_OF_START || ((StartObject *)trap)->task == NULL);
 }
 
+/* What time it is, for a wait that has begun in this step. One that was begun by hand in an earlier
+ * step may be over by now: a timer for it would seem to be late. */
+static inline int64_t
+wait_began(const LoopObject *loop, uint32_t step, int64_t started)
+{
+    return step == (uint32_t)loop->steps ? started : clock_now(&loop->clock);
+}
+
 /* Puts a running task where what it yielded says. Steals trap. */
 static inline void
 loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
@@ -298,12 +309,13 @@ loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
             park_until_wall(loop, task, sleep->time, trap_steal);
             break;
         }
-        park_until(loop, task, sleep->started, sleep_deadline(loop, sleep), trap_steal);
+        park_until(loop, task, wait_began(loop, sleep->step, sleep->started),
+                   sleep_deadline(loop, sleep), trap_steal);
         break;
     }
     case TRAP_OF_TICK: {
         NextTickObject *next = (NextTickObject *)trap_steal;
-        park_until(loop, task, next->started, next->due, trap_steal);
+        park_until(loop, task, wait_began(loop, next->step, next->started), next->due, trap_steal);
         break;
     }
     case TRAP_OF_JOIN:

@@ -42,6 +42,26 @@ loop_raise_lag(LoopObject *loop, int64_t when, int64_t now)
     loop_take_error(loop);
 }
 
+/* The clock stands for good, and somebody waits for a later moment. That ends the run; and in its
+ * cleanup, in which somebody waits again, all that is left. */
+COLD static void
+loop_reach_end(LoopObject *loop)
+{
+    if (loop->has_told_end) {
+        loop->abandoned = 1;
+        return;
+    }
+    loop->has_told_end = 1;
+    PyObject *end = seconds_object(TIME_END);
+    if (end != NULL) {
+        PyErr_Format(PyExc_OverflowError,
+                     "loop time has come to its end, at %S s (292 years), and what waits for a "
+                     "later moment would wait for ever", end);
+        Py_DECREF(end);
+    }
+    loop_take_error(loop);
+}
+
 /* The system's wall clock has been set, or the machine has slept: all who wait for a moment
  * of it look whether it has come; step.h parks them again if it has not. */
 COLD static void
@@ -99,6 +119,12 @@ loop_wake_due(LoopObject *loop)
         return;
     }
     int64_t now = clock_now(&loop->clock);
+    if (when > now) {
+        if (when == TIME_BEYOND && now == TIME_END) {
+            loop_reach_end(loop);
+        }
+        return;
+    }
     if (when < now) {
         loop->lag = now - when;
         if (loop->lag > loop->strict) {

@@ -43,7 +43,14 @@ schedule_set_period(struct schedule *s, double seconds, int64_t nearest)
     s->fraction = fraction;
 }
 
-/* Loop time at which tick k >= base_index is due; TIME_FOREVER if that is past int64. Never
+/* When a tick is due that lies beyond the end of the clock. */
+static inline int64_t
+schedule_beyond(const struct schedule *s)
+{
+    return s->base == TIME_FOREVER || s->whole == TIME_FOREVER ? TIME_FOREVER : TIME_BEYOND;
+}
+
+/* Loop time at which tick k >= base_index is due; see also schedule_beyond(). Never
  * before tick k - 1, as no jitter is longer than the period. Times are subtracted as unsigned
  * numbers: a base may lie far in the past. */
 static inline int64_t
@@ -51,14 +58,14 @@ schedule_due(const struct schedule *s, uint64_t k)
 {
     uint64_t n = k - s->base_index, span;
     if (__builtin_mul_overflow(n, (uint64_t)s->whole, &span)) {
-        return TIME_FOREVER;
+        return schedule_beyond(s);
     }
     if (s->fraction != 0
         && __builtin_add_overflow(span, (uint64_t)nearbyint((double)n * s->fraction), &span)) {
-        return TIME_FOREVER;
+        return schedule_beyond(s);
     }
-    if (span >= (uint64_t)TIME_FOREVER - (uint64_t)s->base) {
-        return TIME_FOREVER;
+    if (s->base > TIME_END || span > (uint64_t)TIME_END - (uint64_t)s->base) {
+        return schedule_beyond(s);
     }
     int64_t due = (int64_t)((uint64_t)s->base + span);
     return s->jitter == 0 ? due

@@ -37,12 +37,19 @@ sleep_new(ModuleState *state, enum sleep_kind kind, int64_t time)
     }
     self->time = time;
     self->started = 0;
-    self->task_number = 0;
+    self->task_number = self->loop_number = self->step = 0;
     self->kind = (uint8_t)kind;
     self->state = TRAP_NEW;
     self->aware = self->excused = 0;
     awaitable_made(state, (PyObject *)self);
     return (PyObject *)self;
+}
+
+/* Whether a waiting sleep is that of the task. */
+static inline int
+sleep_is_of(const SleepObject *self, const LoopObject *loop, const TaskObject *task)
+{
+    return self->task_number == task->number && self->loop_number == (uint32_t)loop->number;
 }
 
 /* The loop time at which a waiting sleep is over; at or before `started`: at once. */
@@ -165,12 +172,14 @@ sleep_advance(PyObject *op, PyObject *value, PyObject **result)
         }
         self->started = clock_now(&loop->clock);
         self->task_number = loop->current != NULL ? loop->current->number : 0;
+        self->loop_number = (uint32_t)loop->number;
+        self->step = (uint32_t)loop->steps;
         self->state = TRAP_WAITING;
         *result = Py_NewRef(op);
         trace_await(loop, op);
         return PYGEN_NEXT;
     }
-    if (loop == NULL || loop->current == NULL || loop->current->number != self->task_number) {
+    if (loop == NULL || loop->current == NULL || !sleep_is_of(self, loop, loop->current)) {
         return trap_used_up(sleep_function(self));  /* the wake-up belongs to another task */
     }
     self->state = TRAP_DONE;

@@ -114,10 +114,10 @@ task_get_wake_time(PyObject *op, void *Py_UNUSED(closure))
     if (task->state == TASK_TIMER && task->loop != NULL && trap != NULL) {
         int64_t wall = 0;
         if (Py_TYPE(trap) == task->loop->state->SleepType) {
-            return seconds_object(sleep_deadline(task->loop, (SleepObject *)trap));
+            return moment_object(sleep_deadline(task->loop, (SleepObject *)trap));
         }
         if (Py_TYPE(trap) == task->loop->state->NextTickType) {
-            return seconds_object(((NextTickObject *)trap)->due);
+            return moment_object(((NextTickObject *)trap)->due);
         }
         LoopObject *loop = task->loop;
         Py_INCREF(trap);  /* a time zone's Python may let go of either */
@@ -126,7 +126,7 @@ task_get_wake_time(PyObject *op, void *Py_UNUSED(closure))
         int64_t when = loop_time_of_wall(loop, wall);
         Py_DECREF(trap);
         Py_DECREF(loop);
-        return rc == 0 ? seconds_object(when) : NULL;
+        return rc == 0 ? moment_object(when) : NULL;
     }
     if (task->state == TASK_FOREVER) {
         return PyFloat_FromDouble(Py_HUGE_VAL);
@@ -202,6 +202,10 @@ task_state_description(TaskObject *task)
         return PyUnicode_FromString("running");
     case TASK_TIMER:
         detail = task_get_wake_time((PyObject *)task, NULL);
+        if (detail != NULL && isinf(PyFloat_AS_DOUBLE(detail))) {  /* the clock ends before that */
+            Py_DECREF(detail);
+            return PyUnicode_FromString("sleeping until cancelled");
+        }
         text = detail != NULL ? PyUnicode_FromFormat("sleeping until %S s", detail) : NULL;
         break;
     case TASK_FOREVER:

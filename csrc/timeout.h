@@ -146,9 +146,8 @@ task_effective_deadline(TaskObject *task)
 static PyObject *
 deadline_object(int64_t deadline)
 {
-    return deadline == TIME_FOREVER    ? PyFloat_FromDouble(Py_HUGE_VAL)
-           : deadline == -TIME_FOREVER ? PyFloat_FromDouble(-Py_HUGE_VAL)
-                                       : seconds_object(deadline);
+    return deadline == -TIME_FOREVER ? PyFloat_FromDouble(-Py_HUGE_VAL)
+                                     : moment_object(deadline);
 }
 
 static PyObject *

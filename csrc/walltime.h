@@ -266,8 +266,9 @@ loop_time_of_wall(const LoopObject *loop, int64_t wall)
     if (wall <= from) {
         return 0;
     }
-    if (wall - from >= TIME_FOREVER / NS_PER_US) {
-        return TIME_FOREVER;
+    if (wall - from >= TIME_FOREVER / NS_PER_US) {  /* as sleep() has it: from now on */
+        int64_t passed = loop->wall_is_system ? 0 : clock_now(&loop->clock) / NS_PER_US;
+        return wall - from - passed < TIME_FOREVER / NS_PER_US ? TIME_BEYOND : TIME_FOREVER;
     }
     return time_add(base, (wall - from) * NS_PER_US);
 }

@@ -15,6 +15,7 @@ from sleeploop import (
     Every,
     SleepingLoop,
     Tick,
+    checkpoint,
     create_task,
     current_loop,
     every,
@@ -142,9 +143,13 @@ def test_a_schedule_that_runs_past_the_end_of_time():
     async def main():
         ticks = every(4_000_000_000)
         assert [tick.due for tick in await take(ticks, 3)] == [0.0, 4e9, 8e9]
-        await take(ticks, 1)
+        task = create_task(take(ticks, 1))
+        await checkpoint()
+        assert task.wake_time == math.inf
+        assert repr(ticks) == "<every 4000000000.0 s, next tick 3 never due>"
+        await task
 
-    with pytest.raises(DeadlockError):
+    with pytest.raises(OverflowError, match="loop time has come to its end"):
         virtual(main())
 
 
