@@ -305,7 +305,7 @@ module_exec(PyObject *module)
         return -1;
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_sequences); i++) {
-        PyTypeObject *type = PyStructSequence_NewType(module_sequences[i].desc);
+        PyTypeObject *type = struct_sequence_type_new(module_sequences[i].desc);
         *state_slot(state, module_sequences[i].at) = (PyObject *)type;
         if (type == NULL || PyModule_AddType(module, type) < 0) {
             return -1;
@@ -320,8 +320,7 @@ module_exec(PyObject *module)
             return -1;
         }
     }
-    /* Their methods find the module's state by the object's type, so that must be one of ours. */
-    state->QueueType->tp_flags &= ~Py_TPFLAGS_BASETYPE;
+    /* A base for one of ours alone: the doors know them by it. */
     state->SemaphoreType->tp_flags &= ~Py_TPFLAGS_BASETYPE;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(module_doorways); i++) {
         PyTypeObject *type = (PyTypeObject *)*state_slot(state, module_doorways[i].type);

@@ -7,6 +7,7 @@
 #include "loopmembers.h"
 #include "options.h"
 #include "stats.h"
+#include "stopwatch.h"
 #include "timeout.h"
 
 /* ---- making one ------------------------------------------------------------------------------ */
@@ -24,6 +25,7 @@ loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
     }
     loop->state = PyModule_GetState(module);
     loop->number = ++loop->state->loops_made;
+    ring_init(&loop->stopwatches);
     loop->root = scope_new(loop->state);
     if (loop->root == NULL) {
         Py_DECREF(loop);
@@ -251,6 +253,9 @@ loop_tp_dealloc(PyObject *op)
         PyObject_ClearWeakRefs(op);
     }
     (void)loop_tp_clear(op);
+    if (loop->stopwatches.next != NULL) {
+        loop_stop_watches(loop);
+    }
     loop_drop_trace(loop);
     Py_XDECREF(loop->root);  /* not in tp_clear: its tasks may outlive that */
     Py_XDECREF(loop->seed);
@@ -314,6 +319,7 @@ static PyMethodDef loop_methods[] = {
     {"now", (PyCFunction)(void (*)(void))loop_py_now, METH_FASTCALL | METH_KEYWORDS, loop_now_doc},
     {"tasks", loop_py_tasks, METH_NOARGS, loop_tasks_doc},
     {"stats", loop_py_stats, METH_NOARGS, loop_stats_doc},
+    {"reset_stats", loop_py_reset_stats, METH_NOARGS, loop_reset_stats_doc},
     {"run_until", loop_py_run_until, METH_O, loop_run_until_doc},
     {"step", loop_py_step, METH_NOARGS, loop_step_doc},
     {"next_wake_time", loop_py_next_wake_time, METH_NOARGS, loop_next_wake_time_doc},

@@ -8,22 +8,6 @@
 
 /* ---- methods --------------------------------------------------------------------------------- */
 
-/* 0 if the loop has not come to its end. */
-static int
-loop_check_usable(LoopObject *loop, const char *function)
-{
-    if (loop->initialised != LOOP_MADE) {
-        PyErr_SetString(PyExc_RuntimeError, "SleepingLoop.__init__() was not called");
-        return -1;
-    }
-    if (loop->phase == LOOP_CLOSED) {
-        PyErr_Format(loop->state->LoopClosedError,
-                     "%s: this loop has run already; make a new SleepingLoop", function);
-        return -1;
-    }
-    return 0;
-}
-
 /* create_task() of the loop and of the module: loop is borrowed, and may run in another thread. */
 static PyObject *
 loop_create_task(LoopObject *loop, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)

@@ -506,8 +506,11 @@ struct LoopObject {
     int64_t wall_origin;    /* loop time 0, in microseconds since 1970 UTC */
     int64_t wall_lead;      /* by how much the system's wall clock was ahead of loop time when
                                the first of wall_sleepers was parked; nanoseconds */
+    struct link stopwatches; /* head: of the objects that count its time, borrowed */
     struct lateness late;
     int64_t real_started, real_idle, real_total; /* monotonic nanoseconds, for stats() */
+    int64_t idle_began;     /* likewise, while `idling` */
+    uint64_t steps_before, wakeups_before;  /* at the last reset_stats() */
 
     /* Tasks, and what the run is about. */
     uint64_t number;        /* no other loop of this interpreter ever has the same; from 1 */

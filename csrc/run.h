@@ -115,6 +115,7 @@ loop_claim(LoopObject *loop)
     loop->process = getpid();
     loop->tstate = PyThreadState_Get();
     loop->tstate_id = compat_tstate_id(loop->tstate);
+    loop->real_started = clock_monotonic();
     if (link_in_ring(&loop->begun)) {
         link_remove(&loop->begun);
     }
@@ -201,7 +202,6 @@ loop_enter(LoopObject *loop, struct outside *outside)
         origins_begin(loop->state);
         watchdog_start(loop);
     }
-    loop->real_started = clock_monotonic();
     clock_start(&loop->clock);
     return 0;
 }

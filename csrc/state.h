@@ -42,11 +42,22 @@ struct ModuleState {
     LoopObject *found;         /* borrowed: the one that begun_loop_borrowed() found last, or NULL */
 };
 
-/* For the module's own types, none of which but SleepingLoop can be subclassed. */
+/* For the module's own types, but not their subclasses. */
 static inline ModuleState *
 state_of_type(PyTypeObject *type)
 {
     return (ModuleState *)PyType_GetModuleState(type);
+}
+
+/* For those as well: in the line of the types by whose structs an object is laid out, which no
+ * Python code can change, the one above `object` is ours. */
+static inline ModuleState *
+state_of_base(PyTypeObject *type)
+{
+    while (type->tp_base->tp_flags & Py_TPFLAGS_HEAPTYPE) {
+        type = type->tp_base;
+    }
+    return state_of_type(type);
 }
 
 /* Whether it is a Wait, or an awaitable that begins with one. */
@@ -158,6 +169,22 @@ loop_need_thread(LoopObject *loop, const char *function)
     if (loop->tstate != NULL && !loop_is_of_thread(loop, PyThreadState_Get())) {
         raise_runs_elsewhere(loop, function,
                              "; have it called there, by loop.call_soon_threadsafe()");
+        return -1;
+    }
+    return 0;
+}
+
+/* 0 if the loop has not come to its end. */
+static int
+loop_check_usable(LoopObject *loop, const char *function)
+{
+    if (loop->initialised != LOOP_MADE) {
+        PyErr_SetString(PyExc_RuntimeError, "SleepingLoop.__init__() was not called");
+        return -1;
+    }
+    if (loop->phase == LOOP_CLOSED) {
+        PyErr_Format(loop->state->LoopClosedError,
+                     "%s: this loop has run already; make a new SleepingLoop", function);
         return -1;
     }
     return 0;

@@ -3,6 +3,7 @@
 #define SLEEPLOOP_STATS_H
 
 #include "args.h"
+#include "sequence.h"
 
 PyDoc_STRVAR(stats_type_doc, "What SleepingLoop.stats() returns.");
 
@@ -26,7 +27,8 @@ static PyStructSequence_Desc stats_desc = {
 
 PyDoc_STRVAR(loop_stats_doc,
 "stats($self, /)\n--\n\n"
-"What the loop has done so far, a LoopStats. Lateness is 0 in virtual time.\n"
+"What the loop has done so far, or since reset_stats(), a LoopStats. Lateness is 0 in\n"
+"virtual time.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> loop = sleeploop.SleepingLoop(sleeploop.sleep(1), speed=math.inf)\n"
@@ -36,32 +38,55 @@ PyDoc_STRVAR(loop_stats_doc,
 ">>> stats.steps, stats.wakeups, stats.lateness_max\n"
 "(2, 1, 0.0)\n");
 
+/* Asked by another thread, the loop may be in the middle of a call, or of a wait. */
 static PyObject *
 loop_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     LoopObject *loop = (LoopObject *)op;
-    int64_t total = loop->tstate != NULL ? clock_monotonic() - loop->real_started
-                                         : loop->real_total;
+    int64_t now = clock_monotonic();
+    int64_t total = loop->real_total + (loop->tstate != NULL ? now - loop->real_started : 0);
+    int64_t idle = loop->real_idle + (loop->idling ? now - loop->idle_began : 0);
     PyObject *values[] = {
-        PyLong_FromUnsignedLongLong(loop->steps),
-        PyLong_FromUnsignedLongLong(loop->wakeups),
+        PyLong_FromUnsignedLongLong(loop->steps - loop->steps_before),
+        PyLong_FromUnsignedLongLong(loop->wakeups - loop->wakeups_before),
         seconds_object(loop->late.max),
         seconds_object(lateness_quantile(&loop->late, 0.5)),
         seconds_object(lateness_quantile(&loop->late, 0.99)),
-        seconds_object(loop->real_idle),
-        seconds_object(total - loop->real_idle),
+        seconds_object(idle),
+        seconds_object(total - idle),
     };
-    PyObject *stats = PyStructSequence_New(loop->state->StatsType);
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(values); i++) {
-        if (stats == NULL || values[i] == NULL) {
-            Py_CLEAR(stats);
-            Py_XDECREF(values[i]);
-        }
-        else {
-            PyStructSequence_SetItem(stats, (Py_ssize_t)i, values[i]);  /* steals */
-        }
+    return struct_sequence_steal(loop->state->StatsType, values, Py_ARRAY_LENGTH(values));
+}
+
+PyDoc_STRVAR(loop_reset_stats_doc,
+"reset_stats($self, /)\n--\n\n"
+"Have stats() begin anew: all that it tells counts from now on, so that a fast phase of the\n"
+"program does not hide a slow one.\n"
+"\n"
+"Raises RuntimeError in another thread than the one that runs the loop.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def main():\n"
+"...     await sleeploop.sleep(1)\n"
+"...     sleeploop.current_loop().reset_stats()\n"
+"...     await sleeploop.sleep(1)\n"
+"...     return sleeploop.current_loop().stats().wakeups\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"1\n");
+
+static PyObject *
+loop_py_reset_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (loop_need_thread(loop, "reset_stats()") < 0) {
+        return NULL;
     }
-    return stats;
+    loop->steps_before = loop->steps;
+    loop->wakeups_before = loop->wakeups;
+    loop->late = (struct lateness){0};
+    loop->real_started = clock_monotonic();
+    loop->real_idle = loop->real_total = 0;
+    Py_RETURN_NONE;
 }
 
 #endif /* SLEEPLOOP_STATS_H */

@@ -138,13 +138,13 @@ loop_wait(LoopObject *loop)
         && !loop_can_jump(loop, when) && !(loop->interrupted && loop->phase == LOOP_RUNNING)) {
         int64_t limit = loop->clock.limit;
         int64_t deadline = loop_wait_deadline(loop, when < limit ? when : limit);
-        int64_t began = clock_monotonic();
+        loop->idle_began = clock_monotonic();
         loop->idling = 1;
         PyThreadState *tstate = PyEval_SaveThread();
         error = idle_wait(&loop->idle, deadline);
         PyEval_RestoreThread(tstate);
         loop->idling = 0;
-        loop->real_idle += clock_monotonic() - began;
+        loop->real_idle += clock_monotonic() - loop->idle_began;
     }
     if (loop->main_thread) {
         (void)compat_set_wakeup_fd(old_fd);

@@ -206,9 +206,9 @@ def test_run_until_and_step() -> None:
     assert loop.tasks() == []
 
     loop = SleepingLoop(sleeps(), speed=math.inf)
+    assert [loop.step(), loop.step()] == [True, True]
     with pytest.raises(OverflowError, match=MESSAGE):
-        while True:
-            loop.step()
+        loop.step()
 
     loop = SleepingLoop(sleeps(), speed=math.inf)
     task = loop.tasks()[0]

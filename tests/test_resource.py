@@ -524,8 +524,6 @@ def test_wrong_arguments():
         resource.request(wrong=1)
     with pytest.raises(TypeError):
         Request()
-    with pytest.raises(TypeError):
-        type("Sub", (Resource,), {})
     with pytest.raises(TypeError, match="takes 3 arguments, not 0"):
         resource.request().__aexit__()
     with pytest.raises(RuntimeError, match=r"Resource.stats.*<Resource .*make it with stats=True"):

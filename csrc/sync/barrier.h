@@ -200,12 +200,6 @@ barrier_get_parties(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-barrier_get_n_waiting(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyLong_FromSize_t(((BarrierObject *)op)->place.count);
-}
-
-static PyObject *
 barrier_get_broken(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(((BarrierObject *)op)->is_broken);
@@ -246,9 +240,8 @@ static PyMethodDef barrier_methods[] = {
 };
 
 static PyGetSetDef barrier_getset[] = {
-    SYNC_NAME_GETTER,
+    SYNC_GETTERS,
     {"parties", barrier_get_parties, NULL, PyDoc_STR("How many go on together."), NULL},
-    {"n_waiting", barrier_get_n_waiting, NULL, PyDoc_STR("How many wait now."), NULL},
     {"broken", barrier_get_broken, NULL,
      PyDoc_STR("Whether abort() has been called, and reset() not since."), NULL},
     {NULL, NULL, NULL, NULL, NULL},

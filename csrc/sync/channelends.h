@@ -267,7 +267,7 @@ static PyMethodDef send_methods[] = {
 };
 
 static PyGetSetDef end_getset[] = {
-    SYNC_NAME_GETTER,
+    SYNC_GETTERS,
     CLOSED_GETTER,
     {NULL, NULL, NULL, NULL, NULL},
 };

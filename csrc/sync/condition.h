@@ -324,7 +324,7 @@ static PyMethodDef condition_methods[] = {
 };
 
 static PyGetSetDef condition_getset[] = {
-    SYNC_NAME_GETTER,
+    SYNC_GETTERS,
     {"lock", condition_get_lock, NULL, PyDoc_STR("Its Lock."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

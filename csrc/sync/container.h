@@ -20,7 +20,8 @@ typedef struct {
 static int
 container_amount(ContainerObject *self, const char *what, PyObject *obj, double *amount)
 {
-    if (number_from_object(what, obj, amount) < 0) {
+    if (number_from_object(what, obj, amount) < 0
+        || part_check_made(self->capacity > 0, "Container") < 0) {
         return -1;
     }
     if (!(*amount >= 0 && isfinite(*amount))) {
@@ -100,7 +101,7 @@ container_settle(ContainerObject *self)
         }
         wait_grant(wait);
     }
-    flow_meter_level(self->meter, state_of_type(Py_TYPE(self)), self->level);
+    flow_meter_level(self->meter, self->level);
 }
 
 /* 1: it has been put; 0: that has to wait. */
@@ -129,14 +130,16 @@ container_get(ContainerObject *self, double amount)
 }
 
 static int
-container_take_put(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+container_take_put(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
+    flow_meter_follow(((ContainerObject *)wait->object)->meter, loop);
     return container_put((ContainerObject *)wait->object, wait->number);
 }
 
 static int
-container_take_get(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+container_take_get(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
+    flow_meter_follow(((ContainerObject *)wait->object)->meter, loop);
     return container_get((ContainerObject *)wait->object, wait->number);
 }
 
@@ -202,36 +205,41 @@ container_limits(PyObject *capacity_obj, PyObject *level_obj, double *capacity, 
 }
 
 static PyObject *
-container_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+container_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    static char *names[] = {"capacity", "level", "name", "stats", NULL};
-    PyObject *capacity_obj = NULL, *level_obj = NULL, *name = NULL;
-    double capacity, level;
-    int stats = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$Op:Container", names, &capacity_obj,
-                                     &level_obj, &name, &stats)
-        || container_limits(capacity_obj, level_obj, &capacity, &level) < 0) {
-        return NULL;
-    }
-    ContainerObject *self = (ContainerObject *)sync_new("Container()", type, name);
-    if (self == NULL) {
-        return NULL;
-    }
-    place_init(&self->getters);
-    place_init(&self->putters);
-    self->capacity = capacity;
-    self->level = level + 0.0;  /* -0.0 is 0.0 */
-    if (flow_meter_new(state_of_type(type), stats, level, &self->meter) < 0) {
-        Py_CLEAR(self);
+    ContainerObject *self = (ContainerObject *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        place_init(&self->getters);
+        place_init(&self->putters);
     }
     return (PyObject *)self;
+}
+
+static int
+container_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"capacity", "level", PART_OPTION_NAMES, NULL};
+    ContainerObject *self = (ContainerObject *)op;
+    PyObject *capacity_obj = NULL, *level_obj = NULL;
+    struct part_options options = {0};
+    double capacity, level;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO" PART_OPTION_FORMAT ":Container", names,
+                                     &capacity_obj, &level_obj, PART_OPTION_PLACES(options))
+        || container_limits(capacity_obj, level_obj, &capacity, &level) < 0
+        || part_options_check(op, self->capacity > 0, "Container()", &options) < 0
+        || flow_part_made(op, &options, level, &self->meter) < 0) {
+        return -1;
+    }
+    self->capacity = capacity;
+    self->level = level + 0.0;  /* -0.0 is 0.0 */
+    return 0;
 }
 
 static void
 container_tp_dealloc(PyObject *op)
 {
     sync_dies(op);
-    PyMem_Free(((ContainerObject *)op)->meter);
+    meters_free(((ContainerObject *)op)->meter);
     sync_free(op);
 }
 
@@ -243,7 +251,7 @@ container_wait(PyObject *op, const struct wait_kind *kind, struct place *place, 
     if (container_amount((ContainerObject *)op, what, obj, &amount) < 0) {
         return NULL;
     }
-    WaitObject *wait = wait_new(state_of_type(Py_TYPE(op)), kind, op, place, NULL);
+    WaitObject *wait = wait_new(state_of_base(Py_TYPE(op)), kind, op, place, NULL);
     if (wait != NULL) {
         wait->number = amount;
     }
@@ -286,12 +294,13 @@ static PyObject *
 container_nowait(PyObject *op, int (*act)(ContainerObject *, double), const char *function,
                  const char *what, PyObject *obj)
 {
-    ModuleState *state = state_of_type(Py_TYPE(op));
+    ModuleState *state = state_of_base(Py_TYPE(op));
     double amount;
     if (container_amount((ContainerObject *)op, what, obj, &amount) < 0
         || sync_touch(state, (SyncObject *)op, function) < 0) {
         return NULL;
     }
+    flow_meter_touch(((ContainerObject *)op)->meter, state);
     if (act((ContainerObject *)op, amount)) {
         Py_RETURN_NONE;
     }
@@ -346,7 +355,7 @@ PyDoc_STRVAR(container_stats_doc,
 static PyObject *
 container_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    ModuleState *state = state_of_type(Py_TYPE(op));
+    ModuleState *state = state_of_base(Py_TYPE(op));
     return flow_stats_new(state, state->ContainerStatsType, ((ContainerObject *)op)->meter,
                           "Container.stats()", op);
 }
@@ -368,7 +377,7 @@ static PyStructSequence_Desc container_stats_desc = {
 };
 
 PyDoc_STRVAR(container_type_doc,
-"Container(capacity=math.inf, level=0.0, *, name=None, stats=False)\n--\n\n"
+"Container(capacity=math.inf, level=0.0, *, name=None, stats=False, loop=None)\n--\n\n"
 "An amount of something that tasks bring and take: fuel in a tank, money in a till.\n"
 "\n"
 "First come, first served, among those who get and among those who put: whoever waits\n"
@@ -378,8 +387,11 @@ PyDoc_STRVAR(container_type_doc,
 "level: how much there is at first, from 0 to the capacity.\n"
 "name: a str, for the repr and for reports.\n"
 "stats: whether to keep what stats() tells.\n"
+"loop: the SleepingLoop on whose time it counts; None: the one that is running, or else\n"
+"    the first that uses it.\n"
 "\n"
-"Raises TypeError or ValueError for another capacity or level.\n"
+"Raises TypeError or ValueError for another capacity or level, LoopClosedError for a loop\n"
+"that has run.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def car(tank):\n"
@@ -408,7 +420,7 @@ static PyMethodDef container_methods[] = {
 };
 
 static PyGetSetDef container_getset[] = {
-    SYNC_NAME_GETTER,
+    SYNC_GETTERS,
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -424,6 +436,7 @@ static PyMemberDef container_members[] = {
 static PyType_Slot container_slots[] = {
     {Py_tp_doc, (void *)container_type_doc},
     {Py_tp_new, container_tp_new},
+    {Py_tp_init, container_tp_init},
     {Py_tp_dealloc, container_tp_dealloc},
     {Py_tp_traverse, sync_tp_traverse},
     {Py_tp_repr, container_tp_repr},
@@ -436,7 +449,8 @@ static PyType_Slot container_slots[] = {
 static PyType_Spec container_spec = {
     .name = "sleeploop.Container",
     .basicsize = sizeof(ContainerObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE
+             | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = container_slots,
 };
 

@@ -146,7 +146,7 @@ static PyMethodDef event_methods[] = {
 };
 
 static PyGetSetDef event_getset[] = {
-    SYNC_NAME_GETTER,
+    SYNC_GETTERS,
     {NULL, NULL, NULL, NULL, NULL},
 };
 

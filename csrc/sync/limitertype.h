@@ -262,7 +262,7 @@ static PyMethodDef limiter_methods[] = {
 };
 
 static PyGetSetDef limiter_getset[] = {
-    SYNC_NAME_GETTER,
+    SYNC_GETTERS,
     {"total_tokens", limiter_get_total_tokens, limiter_set_total_tokens,
      PyDoc_STR("How many tokens there are; may be set. More go to those who wait at once; with\n"
                "fewer, those who have one too many keep it until they release it."), NULL},

@@ -442,7 +442,7 @@ static PyMethodDef lock_methods[] = {
 };
 
 static PyGetSetDef lock_getset[] = {
-    SYNC_NAME_GETTER,
+    SYNC_GETTERS,
     {"owner", lock_get_owner, NULL, PyDoc_STR("The Task that has it; None: none has, or it has finished."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -1,17 +1,19 @@
 /* meter.h: statistics of what tasks wait at: a level over time, and how long waits took.
  *
  * Only for objects that were made with stats=True; the others pay a look at a pointer. Times are
- * loop time in nanoseconds, read by whoever calls.
+ * those of the object's stopwatch, in nanoseconds.
  */
 #ifndef SLEEPLOOP_METER_H
 #define SLEEPLOOP_METER_H
 
-#include "sync.h"
+#include "../sequence.h"
+#include "../stopwatch.h"
+#include "part.h"
 
 /* How much there is of something. */
 struct level_meter {
-    int64_t began, last;  /* when the count began; when the level changed last */
-    double area;          /* the integral of the level from `began` to `last`, in nanoseconds */
+    int64_t last;  /* when the level changed last */
+    double area;   /* the integral of the level until then, in nanoseconds */
     double now, max;
 };
 
@@ -23,18 +25,11 @@ struct wait_meter {
 };
 
 static inline void
-level_meter_init(struct level_meter *meter, int64_t now, double level)
+level_meter_set(struct level_meter *meter, const struct stopwatch *watch, double level)
 {
-    *meter = (struct level_meter){.began = now, .last = now, .now = level, .max = level};
-}
-
-static inline void
-level_meter_set(struct level_meter *meter, int64_t now, double level)
-{
-    if (now > meter->last) {  /* else: at the same time, or by another loop's clock */
-        meter->area += meter->now * (double)(now - meter->last);
-        meter->last = now;
-    }
+    int64_t now = stopwatch_time(watch);
+    meter->area += meter->now * (double)(now - meter->last);
+    meter->last = now;
     meter->now = level;
     if (level > meter->max) {
         meter->max = level;
@@ -54,43 +49,82 @@ wait_meter_add(struct wait_meter *meter, int64_t waited, int had_to_wait)
     }
 }
 
-/* The time of the current loop; if none runs here, `otherwise`. */
-static int64_t
-meter_now(ModuleState *state, int64_t otherwise)
+/* New memory for meters that begin with a stopwatch, all zero but that, which starts; freed by
+ * meters_free(). NULL with MemoryError. */
+static void *
+meters_new(PyObject *op, const struct part_options *options, size_t size)
 {
-    LoopObject *loop = current_loop_borrowed(state);
-    return loop != NULL ? clock_now(&loop->clock) : otherwise;
+    struct stopwatch *watch = PyMem_Calloc(1, size);
+    if (watch == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    stopwatch_start(watch, options->loop != NULL
+                               ? options->loop
+                               : current_loop_borrowed(state_of_base(Py_TYPE(op))));
+    return watch;
+}
+
+/* meters: or NULL. */
+static void
+meters_free(void *meters)
+{
+    if (meters != NULL) {
+        stopwatch_stop(meters);
+        PyMem_Free(meters);
+    }
 }
 
 /* ---- what some bring and others take --------------------------------------------------------- */
 
 /* How much there is, and how long those waited who brought and who took. */
 struct flow_meter {
+    struct stopwatch watch;
     struct level_meter level;
     struct wait_meter puts, gets;
 };
 
-/* *meter: NULL unless it is wanted; freed by PyMem_Free(). 0, or -1 with MemoryError. */
+/* The object is made, with the options that have been checked. *meter: NULL unless it is wanted.
+ * 0, or -1 with MemoryError. */
 static int
-flow_meter_new(ModuleState *state, int wanted, double level, struct flow_meter **meter)
+flow_part_made(PyObject *op, struct part_options *options, double level, struct flow_meter **meter)
 {
-    *meter = wanted ? PyMem_Calloc(1, sizeof(struct flow_meter)) : NULL;
-    if (*meter != NULL) {
-        level_meter_init(&(*meter)->level, meter_now(state, 0), level);
+    if (options->stats) {
+        *meter = meters_new(op, options, sizeof **meter);
+        if (*meter == NULL) {
+            Py_CLEAR(options->name);
+            return -1;
+        }
+        (*meter)->level.now = (*meter)->level.max = level;
     }
-    else if (wanted) {
-        PyErr_NoMemory();
-        return -1;
-    }
+    part_made(op, options);
     return 0;
 }
 
-/* The level is that from now on. meter: may be NULL, here and below. */
+/* A task of that loop is about to bring or take something. meter: may be NULL, here and below. */
 static inline void
-flow_meter_level(struct flow_meter *meter, ModuleState *state, double level)
+flow_meter_follow(struct flow_meter *meter, LoopObject *loop)
+{
+    if (meter != NULL) {
+        stopwatch_follow(&meter->watch, loop);
+    }
+}
+
+/* Likewise whoever need not wait for it. */
+static inline void
+flow_meter_touch(struct flow_meter *meter, ModuleState *state)
+{
+    if (meter != NULL) {
+        stopwatch_touch(&meter->watch, current_loop_borrowed(state));
+    }
+}
+
+/* The level is that from now on. */
+static inline void
+flow_meter_level(struct flow_meter *meter, double level)
 {
     if (meter != NULL && level != meter->level.now) {
-        level_meter_set(&meter->level, meter_now(state, meter->level.last), level);
+        level_meter_set(&meter->level, &meter->watch, level);
     }
 }
 
@@ -153,32 +187,11 @@ static PyStructSequence_Desc wait_stats_desc = {
     .n_in_sequence = 4,
 };
 
-/* A struct sequence of these values, which it steals; NULL among them: an error is set. Python
- * leaves it to us to have the collector see it: a Preempted leads to a task. */
 static PyObject *
-struct_sequence_steal(PyTypeObject *type, PyObject **values, Py_ssize_t n)
+level_stats_new(ModuleState *state, struct level_meter *meter, const struct stopwatch *watch)
 {
-    PyObject *result = PyStructSequence_New(type);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        if (result == NULL || values[i] == NULL) {
-            Py_CLEAR(result);
-            Py_XDECREF(values[i]);
-        }
-        else {
-            PyStructSequence_SetItem(result, i, values[i]);
-        }
-    }
-    if (result != NULL && PyObject_IS_GC(result) && !PyObject_GC_IsTracked(result)) {
-        PyObject_GC_Track(result);
-    }
-    return result;
-}
-
-static PyObject *
-level_stats_new(ModuleState *state, struct level_meter *meter, int64_t now)
-{
-    level_meter_set(meter, now, meter->now);
-    double span = (double)(meter->last - meter->began);
+    level_meter_set(meter, watch, meter->now);
+    double span = (double)meter->last;
     PyObject *values[] = {
         PyFloat_FromDouble(meter->now),
         PyFloat_FromDouble(meter->max),
@@ -223,7 +236,7 @@ flow_stats_new(ModuleState *state, PyTypeObject *type, struct flow_meter *meter,
         return NULL;
     }
     PyObject *values[] = {
-        level_stats_new(state, &meter->level, meter_now(state, meter->level.last)),
+        level_stats_new(state, &meter->level, &meter->watch),
         wait_stats_new(state, &meter->puts),
         wait_stats_new(state, &meter->gets),
     };

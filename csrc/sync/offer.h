@@ -182,7 +182,7 @@ store_settle(StoreObject *self)
             break;
         }
     }
-    flow_meter_level(self->meter, state_of_type(Py_TYPE(self)), (double)self->items.len);
+    flow_meter_level(self->meter, (double)self->items.len);
 }
 
 static void

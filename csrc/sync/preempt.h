@@ -73,7 +73,7 @@ preempt_is_unseen(const RequestObject *victim, const TaskObject *task)
 static int
 slot_preempt(ResourceObject *resource, RequestObject *request, TaskObject *task)
 {
-    ModuleState *state = state_of_type(Py_TYPE(resource));
+    ModuleState *state = task->loop->state;
     RequestObject *first = queue_first(resource);
     if (first != NULL && request_key(first) <= request_key(request)) {
         return 0;

@@ -92,7 +92,7 @@ queue_describe_unfinished(PyObject *op)
 COLD static void
 raise_queue_is_shut(QueueObject *queue, const char *function)
 {
-    raise_what_steal(state_of_type(Py_TYPE(queue))->QueueShutDown, function,
+    raise_what_steal(state_of_base(Py_TYPE(queue))->QueueShutDown, function,
                      queue_describe((PyObject *)queue));
 }
 
@@ -158,9 +158,7 @@ queue_finish(QueueObject *queue, size_t n)
 static inline void
 queue_meter_level(QueueObject *queue)
 {
-    if (queue->meter != NULL) {
-        flow_meter_level(queue->meter, state_of_type(Py_TYPE(queue)), (double)queue_len(queue));
-    }
+    flow_meter_level(queue->meter, (double)queue_len(queue));
 }
 
 /* ---- in and out ------------------------------------------------------------------------------ */
@@ -326,8 +324,9 @@ queue_put_back(QueueObject *queue, PyObject *item_steal, uint64_t number)
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 static int
-queue_put_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+queue_put_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
+    flow_meter_follow(((QueueObject *)wait->object)->meter, loop);
     int done = queue_put((QueueObject *)wait->object, wait->value, wait->kind->function);
     if (done > 0) {
         wait->value = NULL;
@@ -346,9 +345,10 @@ queue_put_result(WaitObject *wait)
 }
 
 static int
-queue_get_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+queue_get_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
     QueueObject *queue = (QueueObject *)wait->object;
+    flow_meter_follow(queue->meter, loop);
     uint64_t number = 0;
     PyObject *item = queue_get(queue, &number, wait->kind->function);
     if (item == NULL) {

@@ -6,42 +6,71 @@
 
 /* ---- made and freed -------------------------------------------------------------------------- */
 
+/* Which order it has is the business of who makes it: a subclass inherits that. */
 static PyObject *
-queue_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+queue_new(PyTypeObject *type, enum queue_order order)
 {
-    static char *names[] = {"maxsize", "name", "stats", NULL};
-    ModuleState *state = state_of_type(type);
-    PyObject *size = NULL, *name = NULL;
-    int64_t maxsize = 0;
-    int stats = 0;
-    int order = type == state->PriorityQueueType ? QUEUE_PRIORITY
-                : type == state->LifoQueueType   ? QUEUE_LIFO
-                                                 : QUEUE_FIFO;
-    const char *const functions[] = {
-        [QUEUE_FIFO] = "Queue()", [QUEUE_LIFO] = "LifoQueue()", [QUEUE_PRIORITY] = "PriorityQueue()",
-    };
-    const char *const formats[] = {
-        [QUEUE_FIFO] = "|O$Op:Queue", [QUEUE_LIFO] = "|O$Op:LifoQueue",
-        [QUEUE_PRIORITY] = "|O$Op:PriorityQueue",
-    };
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, formats[order], names, &size, &name, &stats)
-        || (size != NULL && sync_count_from_object(functions[order], "maxsize", size, 0, COUNT_OR_0,
-                                                   &maxsize) < 0)) {
-        return NULL;
-    }
-    QueueObject *queue = (QueueObject *)sync_new(functions[order], type, name);
-    if (queue == NULL) {
-        return NULL;
-    }
-    place_init(&queue->getters);
-    place_init(&queue->putters);
-    place_init(&queue->joiners);
-    queue->maxsize = maxsize > 0 ? count_as_size(maxsize) : SIZE_MAX;
-    queue->order = (uint8_t)order;
-    if (flow_meter_new(state, stats, 0, &queue->meter) < 0) {
-        Py_CLEAR(queue);
+    QueueObject *queue = (QueueObject *)type->tp_alloc(type, 0);
+    if (queue != NULL) {
+        place_init(&queue->getters);
+        place_init(&queue->putters);
+        place_init(&queue->joiners);
+        queue->order = (uint8_t)order;
     }
     return (PyObject *)queue;
+}
+
+static PyObject *
+queue_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    return queue_new(type, QUEUE_FIFO);
+}
+
+static PyObject *
+priority_queue_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    return queue_new(type, QUEUE_PRIORITY);
+}
+
+static PyObject *
+lifo_queue_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    return queue_new(type, QUEUE_LIFO);
+}
+
+static int
+queue_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"maxsize", PART_OPTION_NAMES, NULL};
+    static const char *const functions[] = {
+        [QUEUE_FIFO] = "Queue()", [QUEUE_LIFO] = "LifoQueue()", [QUEUE_PRIORITY] = "PriorityQueue()",
+    };
+    static const char *const formats[] = {
+        [QUEUE_FIFO] = "|O" PART_OPTION_FORMAT ":Queue",
+        [QUEUE_LIFO] = "|O" PART_OPTION_FORMAT ":LifoQueue",
+        [QUEUE_PRIORITY] = "|O" PART_OPTION_FORMAT ":PriorityQueue",
+    };
+    QueueObject *queue = (QueueObject *)op;
+    const char *function = functions[queue->order];
+    PyObject *size = NULL;
+    struct part_options options = {0};
+    int64_t maxsize = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, formats[queue->order], names, &size,
+                                     PART_OPTION_PLACES(options))
+        || (size != NULL
+            && sync_count_from_object(function, "maxsize", size, 0, COUNT_OR_0, &maxsize) < 0)
+        || part_options_check(op, queue->maxsize > 0, function, &options) < 0
+        || flow_part_made(op, &options, 0, &queue->meter) < 0) {
+        return -1;
+    }
+    queue->maxsize = maxsize > 0 ? count_as_size(maxsize) : SIZE_MAX;
+    return 0;
+}
+
+static int
+queue_check_made(PyObject *op)
+{
+    return part_check_made(((QueueObject *)op)->maxsize > 0, "Queue");
 }
 
 static int
@@ -70,7 +99,7 @@ queue_tp_dealloc(PyObject *op)
     Py_TRASHCAN_BEGIN(op, queue_tp_dealloc)
     sync_dies(op);
     (void)queue_tp_clear(op);
-    PyMem_Free(((QueueObject *)op)->meter);
+    meters_free(((QueueObject *)op)->meter);
     sync_free(op);
     Py_TRASHCAN_END
 }
@@ -97,7 +126,10 @@ PyDoc_STRVAR(queue_put_doc,
 static PyObject *
 queue_py_put(PyObject *op, PyObject *item)
 {
-    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &queue_put_kind, op,
+    if (queue_check_made(op) < 0) {
+        return NULL;
+    }
+    return (PyObject *)wait_new(state_of_base(Py_TYPE(op)), &queue_put_kind, op,
                                 &((QueueObject *)op)->putters, Py_NewRef(item));
 }
 
@@ -114,14 +146,20 @@ PyDoc_STRVAR(queue_get_doc,
 static PyObject *
 queue_py_get(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &queue_get_kind, op,
+    if (queue_check_made(op) < 0) {
+        return NULL;
+    }
+    return (PyObject *)wait_new(state_of_base(Py_TYPE(op)), &queue_get_kind, op,
                                 &((QueueObject *)op)->getters, NULL);
 }
 
 static PyObject *
 queue_am_anext(PyObject *op)
 {
-    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &queue_next_kind, op,
+    if (queue_check_made(op) < 0) {
+        return NULL;
+    }
+    return (PyObject *)wait_new(state_of_base(Py_TYPE(op)), &queue_next_kind, op,
                                 &((QueueObject *)op)->getters, NULL);
 }
 
@@ -137,11 +175,12 @@ static PyObject *
 queue_py_put_nowait(PyObject *op, PyObject *item)
 {
     QueueObject *queue = (QueueObject *)op;
-    ModuleState *state = state_of_type(Py_TYPE(op));
+    ModuleState *state = state_of_base(Py_TYPE(op));
     const char *function = "Queue.put_nowait()";
-    if (sync_touch(state, (SyncObject *)op, function) < 0) {
+    if (queue_check_made(op) < 0 || sync_touch(state, (SyncObject *)op, function) < 0) {
         return NULL;
     }
+    flow_meter_touch(queue->meter, state);
     Py_INCREF(item);
     int done = queue_put(queue, item, function);
     if (done > 0) {
@@ -166,12 +205,13 @@ static PyObject *
 queue_py_get_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     QueueObject *queue = (QueueObject *)op;
-    ModuleState *state = state_of_type(Py_TYPE(op));
+    ModuleState *state = state_of_base(Py_TYPE(op));
     const char *function = "Queue.get_nowait()";
     uint64_t number;
-    if (sync_touch(state, (SyncObject *)op, function) < 0) {
+    if (queue_check_made(op) < 0 || sync_touch(state, (SyncObject *)op, function) < 0) {
         return NULL;
     }
+    flow_meter_touch(queue->meter, state);
     PyObject *item = queue_get(queue, &number, function);
     if (item == NULL) {
         if (!PyErr_Occurred()) {
@@ -196,7 +236,7 @@ queue_py_task_done(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     QueueObject *queue = (QueueObject *)op;
     const char *function = "Queue.task_done()";
-    if (sync_touch(state_of_type(Py_TYPE(op)), (SyncObject *)op, function) < 0) {
+    if (sync_touch(state_of_base(Py_TYPE(op)), (SyncObject *)op, function) < 0) {
         return NULL;
     }
     if (queue->unfinished == 0) {
@@ -215,7 +255,7 @@ PyDoc_STRVAR(queue_join_doc,
 static PyObject *
 queue_py_join(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &queue_join_kind, op,
+    return (PyObject *)wait_new(state_of_base(Py_TYPE(op)), &queue_join_kind, op,
                                 &((QueueObject *)op)->joiners, NULL);
 }
 
@@ -238,7 +278,7 @@ queue_py_shutdown(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObje
         return NULL;
     }
     int at_once = values[0] != NULL ? PyObject_IsTrue(values[0]) : 0;
-    if (at_once < 0 || sync_touch(state_of_type(Py_TYPE(op)), (SyncObject *)op, function) < 0
+    if (at_once < 0 || sync_touch(state_of_base(Py_TYPE(op)), (SyncObject *)op, function) < 0
         || queue_check_comparing((QueueObject *)op, function) < 0) {
         return NULL;
     }
@@ -275,7 +315,7 @@ PyDoc_STRVAR(queue_stats_doc,
 static PyObject *
 queue_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    ModuleState *state = state_of_type(Py_TYPE(op));
+    ModuleState *state = state_of_base(Py_TYPE(op));
     return flow_stats_new(state, state->QueueStatsType, ((QueueObject *)op)->meter,
                           "Queue.stats()", op);
 }
@@ -306,7 +346,7 @@ static PyStructSequence_Desc queue_stats_desc = {
 };
 
 PyDoc_STRVAR(queue_type_doc,
-"Queue(maxsize=0, *, name=None, stats=False)\n--\n\n"
+"Queue(maxsize=0, *, name=None, stats=False, loop=None)\n--\n\n"
 "Items that tasks hand on to each other, first in, first out. `async for item in queue`\n"
 "takes one after the other until the queue has been shut down and is empty.\n"
 "\n"
@@ -314,8 +354,11 @@ PyDoc_STRVAR(queue_type_doc,
 "    you like.\n"
 "name: a str, for the repr and for reports.\n"
 "stats: whether to keep what stats() tells.\n"
+"loop: the SleepingLoop on whose time it counts; None: the one that is running, or else\n"
+"    the first that uses it.\n"
 "\n"
-"Raises TypeError or ValueError for another maxsize.\n"
+"Raises TypeError or ValueError for another maxsize, LoopClosedError for a loop that has\n"
+"run.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def produce(queue):\n"
@@ -336,7 +379,7 @@ PyDoc_STRVAR(queue_type_doc,
 "<Queue 'numbers' (empty, shut down)>\n");
 
 PyDoc_STRVAR(priority_queue_type_doc,
-"PriorityQueue(maxsize=0, *, name=None, stats=False)\n--\n\n"
+"PriorityQueue(maxsize=0, *, name=None, stats=False, loop=None)\n--\n\n"
 "A Queue whose lowest item comes first, by `<` alone; among equals the one that came first.\n"
 "\n"
 "An error of a comparison is raised by the put() whose item it is about, or by the get()\n"
@@ -351,7 +394,7 @@ PyDoc_STRVAR(priority_queue_type_doc,
 "(1, 'cook')\n");
 
 PyDoc_STRVAR(lifo_queue_type_doc,
-"LifoQueue(maxsize=0, *, name=None, stats=False)\n--\n\n"
+"LifoQueue(maxsize=0, *, name=None, stats=False, loop=None)\n--\n\n"
 "A Queue whose latest item comes first.\n"
 "\n"
 ">>> import sleeploop\n"
@@ -383,7 +426,7 @@ static PyMethodDef queue_methods[] = {
 };
 
 static PyGetSetDef queue_getset[] = {
-    SYNC_NAME_GETTER,
+    SYNC_GETTERS,
     {"maxsize", queue_get_maxsize, NULL,
      PyDoc_STR("How many items it holds before put() waits; 0: as many as you like."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -397,6 +440,7 @@ static PyMemberDef queue_members[] = {
 static PyType_Slot queue_slots[] = {
     {Py_tp_doc, (void *)queue_type_doc},
     {Py_tp_new, queue_tp_new},
+    {Py_tp_init, queue_tp_init},
     {Py_tp_dealloc, queue_tp_dealloc},
     {Py_tp_traverse, queue_tp_traverse},
     {Py_tp_clear, queue_tp_clear},
@@ -409,17 +453,18 @@ static PyType_Slot queue_slots[] = {
     {0, NULL},
 };
 
-/* A base only until its two variants are made: see module_exec(). */
 static PyType_Spec queue_spec = {
     .name = "sleeploop.Queue",
     .basicsize = sizeof(QueueObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
-             | Py_TPFLAGS_BASETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = queue_slots,
 };
 
 static PyType_Slot priority_queue_slots[] = {
     {Py_tp_doc, (void *)priority_queue_type_doc},
+    {Py_tp_new, priority_queue_tp_new},
+    {Py_tp_init, queue_tp_init},
     {Py_tp_dealloc, queue_tp_dealloc},
     {Py_tp_traverse, queue_tp_traverse},
     {Py_tp_clear, queue_tp_clear},
@@ -429,12 +474,15 @@ static PyType_Slot priority_queue_slots[] = {
 static PyType_Spec priority_queue_spec = {
     .name = "sleeploop.PriorityQueue",
     .basicsize = sizeof(QueueObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = priority_queue_slots,
 };
 
 static PyType_Slot lifo_queue_slots[] = {
     {Py_tp_doc, (void *)lifo_queue_type_doc},
+    {Py_tp_new, lifo_queue_tp_new},
+    {Py_tp_init, queue_tp_init},
     {Py_tp_dealloc, queue_tp_dealloc},
     {Py_tp_traverse, queue_tp_traverse},
     {Py_tp_clear, queue_tp_clear},
@@ -444,7 +492,8 @@ static PyType_Slot lifo_queue_slots[] = {
 static PyType_Spec lifo_queue_spec = {
     .name = "sleeploop.LifoQueue",
     .basicsize = sizeof(QueueObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = lifo_queue_slots,
 };
 

@@ -20,10 +20,13 @@ raise_request_cancelled(RequestObject *request)
 }
 
 static int
-request_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
+request_take(WaitObject *wait, LoopObject *loop, TaskObject *task)
 {
     RequestObject *request = (RequestObject *)wait;
     ResourceObject *resource = request_resource(request);
+    if (resource->meters != NULL) {
+        stopwatch_follow(&resource->meters->watch, loop);
+    }
     if (request->fate == REQUEST_CANCELLED) {
         raise_request_cancelled(request);
         return -1;

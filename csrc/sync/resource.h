@@ -21,43 +21,36 @@ capacity_from_object(PyObject *obj, uint32_t *capacity)
     return 0;
 }
 
-/* Counting begins now, in a running loop; else at its beginning. 0, or -1 with MemoryError. */
-static int
-resource_count(ModuleState *state, ResourceObject *resource)
+static PyObject *
+resource_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    resource->meters = PyMem_Calloc(1, sizeof *resource->meters);
-    if (resource->meters == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    int64_t now = meter_now(state, 0);
-    level_meter_init(&resource->meters->in_use, now, 0);
-    level_meter_init(&resource->meters->queue, now, 0);
-    return 0;
+    return type->tp_alloc(type, 0);
 }
 
-static PyObject *
-resource_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+static int
+resource_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"capacity", "name", "stats", NULL};
-    PyObject *number = NULL, *name = NULL;
+    static char *names[] = {"capacity", PART_OPTION_NAMES, NULL};
+    ResourceObject *resource = (ResourceObject *)op;
+    PyObject *number = NULL;
+    struct part_options options = {0};
     uint32_t capacity = 1;
-    int stats = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op:Resource", names, &number, &name,
-                                     &stats)
-        || (number != NULL && capacity_from_object(number, &capacity) < 0)) {
-        return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O" PART_OPTION_FORMAT ":Resource", names,
+                                     &number, PART_OPTION_PLACES(options))
+        || (number != NULL && capacity_from_object(number, &capacity) < 0)
+        || part_options_check(op, resource->capacity > 0, "Resource()", &options) < 0) {
+        return -1;
     }
-    ResourceObject *resource = (ResourceObject *)sync_new("Resource()", type, name);
-    if (resource == NULL) {
-        return NULL;
+    if (options.stats) {
+        resource->meters = meters_new(op, &options, sizeof *resource->meters);
+        if (resource->meters == NULL) {
+            Py_XDECREF(options.name);
+            return -1;
+        }
     }
+    part_made(op, &options);
     resource->capacity = capacity;
-    if (stats && resource_count(state_of_type(type), resource) < 0) {
-        Py_DECREF(resource);
-        return NULL;
-    }
-    return (PyObject *)resource;
+    return 0;
 }
 
 /* Who waits here is held by its task, and holds the resource. */
@@ -105,7 +98,7 @@ resource_tp_dealloc(PyObject *op)
     timeq_clear(&resource->queue);
     PyMem_Free(resource->slots);
     PyMem_Free(resource->free);
-    PyMem_Free(resource->meters);
+    meters_free(resource->meters);
     sync_free(op);
 }
 
@@ -237,7 +230,10 @@ resource_py_request(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyOb
 {
     static const char *const names[] = {"priority", "preempt", NULL};
     const char *function = "Resource.request()";
-    ModuleState *state = state_of_type(Py_TYPE(op));
+    ModuleState *state = state_of_base(Py_TYPE(op));
+    if (part_check_made(((ResourceObject *)op)->capacity > 0, "Resource") < 0) {
+        return NULL;
+    }
     if (n_args == 0 && kwnames == NULL) {
         return request_new(state, (ResourceObject *)op, 0, 1, 0);
     }
@@ -267,14 +263,14 @@ static PyObject *
 resource_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     ResourceObject *resource = (ResourceObject *)op;
-    ModuleState *state = state_of_type(Py_TYPE(op));
+    ModuleState *state = state_of_base(Py_TYPE(op));
     struct resource_meters *meters = resource->meters;
     if (meter_check(state, meters, "Resource.stats()", op) < 0) {
         return NULL;
     }
     PyObject *values[] = {
-        level_stats_new(state, &meters->in_use, meter_now(state, meters->in_use.last)),
-        level_stats_new(state, &meters->queue, meter_now(state, meters->queue.last)),
+        level_stats_new(state, &meters->in_use, &meters->watch),
+        level_stats_new(state, &meters->queue, &meters->watch),
         wait_stats_new(state, &meters->waits),
     };
     return struct_sequence_steal(state->ResourceStatsType, values, 3);
@@ -299,7 +295,7 @@ static PyStructSequence_Desc resource_stats_desc = {
 };
 
 PyDoc_STRVAR(resource_type_doc,
-"Resource(capacity=1, *, name=None, stats=False)\n--\n\n"
+"Resource(capacity=1, *, name=None, stats=False, loop=None)\n--\n\n"
 "So many slots - servers, machines, beds - of which each task has one at a time, or more:\n"
 "`async with resource.request() as slot`.\n"
 "\n"
@@ -309,8 +305,11 @@ PyDoc_STRVAR(resource_type_doc,
 "capacity: how many slots, an int of 1 or more, less than 2**31.\n"
 "name: a str, for the repr and for reports.\n"
 "stats: whether to keep what stats() tells.\n"
+"loop: the SleepingLoop on whose time it counts; None: the one that is running, or else\n"
+"    the first that uses it.\n"
 "\n"
-"Raises TypeError or ValueError for another capacity.\n"
+"Raises TypeError or ValueError for another capacity, LoopClosedError for a loop that has\n"
+"run.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def customer(desk, name, priority):\n"
@@ -338,7 +337,7 @@ static PyMethodDef resource_methods[] = {
 };
 
 static PyGetSetDef resource_getset[] = {
-    SYNC_NAME_GETTER,
+    SYNC_GETTERS,
     {"capacity", resource_get_capacity, NULL, PyDoc_STR("How many slots there are."), NULL},
     {"in_use", resource_get_in_use, NULL, PyDoc_STR("How many of them are in use."), NULL},
     {"users", resource_get_users, NULL,
@@ -357,6 +356,7 @@ static PyMemberDef resource_members[] = {
 static PyType_Slot resource_slots[] = {
     {Py_tp_doc, (void *)resource_type_doc},
     {Py_tp_new, resource_tp_new},
+    {Py_tp_init, resource_tp_init},
     {Py_tp_dealloc, resource_tp_dealloc},
     {Py_tp_traverse, resource_tp_traverse},
     {Py_tp_clear, resource_tp_clear},
@@ -370,7 +370,8 @@ static PyType_Slot resource_slots[] = {
 static PyType_Spec resource_spec = {
     .name = "sleeploop.Resource",
     .basicsize = sizeof(ResourceObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = resource_slots,
 };
 

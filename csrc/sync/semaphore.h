@@ -356,7 +356,7 @@ static PyMethodDef semaphore_methods[] = {
 };
 
 static PyGetSetDef semaphore_getset[] = {
-    SYNC_NAME_GETTER,
+    SYNC_GETTERS,
     {"value", semaphore_get_value, NULL, PyDoc_STR("How many units are free."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -40,6 +40,7 @@ typedef struct {
 } RequestObject;
 
 struct resource_meters {
+    struct stopwatch watch;
     struct level_meter in_use, queue;
     struct wait_meter waits;
 };
@@ -153,11 +154,11 @@ queue_first(ResourceObject *resource)
 }
 
 static inline void
-queue_count(ResourceObject *resource, LoopObject *loop, double change)
+queue_count(ResourceObject *resource, double change)
 {
     if (resource->meters != NULL) {
         struct level_meter *meter = &resource->meters->queue;
-        level_meter_set(meter, clock_now(&loop->clock), meter->now + change);
+        level_meter_set(meter, &resource->meters->watch, meter->now + change);
     }
 }
 
@@ -171,7 +172,7 @@ request_park(WaitObject *wait, TaskObject *task)
         return -1;
     }
     request->user = (TaskObject *)Py_NewRef(task_owner_borrowed(task));
-    queue_count(resource, task->loop, 1);
+    queue_count(resource, 1);
     return 0;
 }
 
@@ -182,9 +183,7 @@ request_unpark(WaitObject *wait, TaskObject *task)
     RequestObject *request = (RequestObject *)wait;
     ResourceObject *resource = request_resource(request);
     timeq_cancel(&resource->queue, &task->timer);
-    if (task->loop != NULL) {
-        queue_count(resource, task->loop, -1);
-    }
+    queue_count(resource, -1);
     if (request->slot == NO_SLOT) {
         request->fate = wait->outcome == WAIT_REFUSED ? REQUEST_CANCELLED : REQUEST_LEFT;
         Py_CLEAR(request->user);
@@ -208,10 +207,11 @@ slot_fill(ResourceObject *resource, uint32_t slot, RequestObject *request, LoopO
 }
 
 static inline void
-slots_count(ResourceObject *resource, int64_t now)
+slots_count(ResourceObject *resource)
 {
     if (resource->meters != NULL) {
-        level_meter_set(&resource->meters->in_use, now, (double)resource->held);
+        level_meter_set(&resource->meters->in_use, &resource->meters->watch,
+                        (double)resource->held);
     }
 }
 
@@ -222,7 +222,7 @@ slot_give(ResourceObject *resource, RequestObject *request, TaskObject *task)
     request->user = (TaskObject *)Py_NewRef(task_owner_borrowed(task));
     resource->held++;
     slot_fill(resource, slots_pick(resource), request, task->loop);
-    slots_count(resource, request->since);
+    slots_count(resource);
 }
 
 /* To the first in the queue, or to nobody. */
@@ -238,10 +238,7 @@ slot_pass_on(ResourceObject *resource, uint32_t slot)
     resource->slots[slot] = NULL;
     free_slot_push(resource, slot);
     resource->held--;
-    if (resource->meters != NULL) {
-        slots_count(resource, meter_now(state_of_type(Py_TYPE(resource)),
-                                        resource->meters->in_use.last));
-    }
+    slots_count(resource);
 }
 
 /* Takes the slot from a request, which the caller holds; the slot has no owner yet. What the

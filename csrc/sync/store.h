@@ -32,8 +32,9 @@ store_tp_repr(PyObject *op)
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 static int
-store_take_put(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+store_take_put(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
+    flow_meter_follow(((StoreObject *)wait->object)->meter, loop);
     int done = store_put((StoreObject *)wait->object, wait->value);
     if (done > 0) {
         Py_CLEAR(wait->value);
@@ -43,9 +44,10 @@ store_take_put(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNU
 
 /* The second time, when it is about to be parked, no filter is asked if nothing has come since. */
 static int
-store_take_get(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+store_take_get(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
     StoreObject *self = (StoreObject *)wait->object;
+    flow_meter_follow(self->meter, loop);
     if (wait->number > 0 && (double)self->added < wait->number) {
         wait->number = (double)++self->moment;
         return 0;
@@ -106,29 +108,40 @@ static const struct wait_kind store_get_kind = {
 /* ---- the type -------------------------------------------------------------------------------- */
 
 static PyObject *
-store_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+store_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    static char *names[] = {"capacity", "name", "stats", NULL};
-    PyObject *capacity_obj = NULL, *name = NULL;
-    int64_t capacity = COUNT_UNLIMITED;
-    int stats = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$Op:Store", names, &capacity_obj, &name,
-                                     &stats)
-        || (capacity_obj != NULL && sync_count_from_object("Store()", "capacity", capacity_obj, 1,
-                                                           COUNT_OR_INF, &capacity) < 0)) {
-        return NULL;
-    }
-    StoreObject *self = (StoreObject *)sync_new("Store()", type, name);
-    if (self == NULL) {
-        return NULL;
-    }
-    place_init(&self->getters);
-    place_init(&self->putters);
-    self->capacity = count_as_size(capacity);
-    if (flow_meter_new(state_of_type(type), stats, 0, &self->meter) < 0) {
-        Py_CLEAR(self);
+    StoreObject *self = (StoreObject *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        place_init(&self->getters);
+        place_init(&self->putters);
     }
     return (PyObject *)self;
+}
+
+static int
+store_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"capacity", PART_OPTION_NAMES, NULL};
+    StoreObject *self = (StoreObject *)op;
+    PyObject *capacity_obj = NULL;
+    struct part_options options = {0};
+    int64_t capacity = COUNT_UNLIMITED;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O" PART_OPTION_FORMAT ":Store", names,
+                                     &capacity_obj, PART_OPTION_PLACES(options))
+        || (capacity_obj != NULL && sync_count_from_object("Store()", "capacity", capacity_obj, 1,
+                                                           COUNT_OR_INF, &capacity) < 0)
+        || part_options_check(op, self->capacity > 0, "Store()", &options) < 0
+        || flow_part_made(op, &options, 0, &self->meter) < 0) {
+        return -1;
+    }
+    self->capacity = count_as_size(capacity);
+    return 0;
+}
+
+static int
+store_check_made(PyObject *op)
+{
+    return part_check_made(((StoreObject *)op)->capacity > 0, "Store");
 }
 
 static int
@@ -152,7 +165,7 @@ store_tp_dealloc(PyObject *op)
     Py_TRASHCAN_BEGIN(op, store_tp_dealloc)
     sync_dies(op);
     (void)store_tp_clear(op);
-    PyMem_Free(((StoreObject *)op)->meter);
+    meters_free(((StoreObject *)op)->meter);
     sync_free(op);
     Py_TRASHCAN_END
 }
@@ -187,7 +200,10 @@ PyDoc_STRVAR(store_put_doc,
 static PyObject *
 store_py_put(PyObject *op, PyObject *item)
 {
-    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &store_put_kind, op,
+    if (store_check_made(op) < 0) {
+        return NULL;
+    }
+    return (PyObject *)wait_new(state_of_base(Py_TYPE(op)), &store_put_kind, op,
                                 &((StoreObject *)op)->putters, Py_NewRef(item));
 }
 
@@ -206,10 +222,11 @@ static PyObject *
 store_py_get(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
     PyObject *filter;
-    if (store_filter("Store.get()", args, n_args, kwnames, &filter) < 0) {
+    if (store_filter("Store.get()", args, n_args, kwnames, &filter) < 0
+        || store_check_made(op) < 0) {
         return NULL;
     }
-    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &store_get_kind, op,
+    return (PyObject *)wait_new(state_of_base(Py_TYPE(op)), &store_get_kind, op,
                                 &((StoreObject *)op)->getters, Py_XNewRef(filter));
 }
 
@@ -223,11 +240,12 @@ PyDoc_STRVAR(store_put_nowait_doc,
 static PyObject *
 store_py_put_nowait(PyObject *op, PyObject *item)
 {
-    ModuleState *state = state_of_type(Py_TYPE(op));
+    ModuleState *state = state_of_base(Py_TYPE(op));
     const char *function = "Store.put_nowait()";
-    if (sync_touch(state, (SyncObject *)op, function) < 0) {
+    if (store_check_made(op) < 0 || sync_touch(state, (SyncObject *)op, function) < 0) {
         return NULL;
     }
+    flow_meter_touch(((StoreObject *)op)->meter, state);
     int done = store_put((StoreObject *)op, item);
     if (done == 0) {
         raise_would_block_steal(state->WouldBlock, function, store_describe(op));
@@ -245,13 +263,14 @@ PyDoc_STRVAR(store_get_nowait_doc,
 static PyObject *
 store_py_get_nowait(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
-    ModuleState *state = state_of_type(Py_TYPE(op));
+    ModuleState *state = state_of_base(Py_TYPE(op));
     const char *function = "Store.get_nowait()";
     PyObject *filter, *item;
     if (store_filter(function, args, n_args, kwnames, &filter) < 0
-        || sync_touch(state, (SyncObject *)op, function) < 0) {
+        || store_check_made(op) < 0 || sync_touch(state, (SyncObject *)op, function) < 0) {
         return NULL;
     }
+    flow_meter_touch(((StoreObject *)op)->meter, state);
     int found = store_get((StoreObject *)op, function, filter, &item);
     if (found == 0) {
         raise_would_block_steal(state->WouldBlock, function, store_describe(op));
@@ -270,7 +289,7 @@ PyDoc_STRVAR(store_stats_doc,
 static PyObject *
 store_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    ModuleState *state = state_of_type(Py_TYPE(op));
+    ModuleState *state = state_of_base(Py_TYPE(op));
     return flow_stats_new(state, state->StoreStatsType, ((StoreObject *)op)->meter,
                           "Store.stats()", op);
 }
@@ -324,7 +343,7 @@ static PyStructSequence_Desc store_stats_desc = {
 };
 
 PyDoc_STRVAR(store_type_doc,
-"Store(capacity=math.inf, *, name=None, stats=False)\n--\n\n"
+"Store(capacity=math.inf, *, name=None, stats=False, loop=None)\n--\n\n"
 "Things that tasks bring and take, each the first that it likes: tools, parcels, servers.\n"
 "\n"
 "First come, first served; but whoever waits for something that is not there does not hold\n"
@@ -333,8 +352,11 @@ PyDoc_STRVAR(store_type_doc,
 "capacity: how many items there can be, an int of 1 or more, or math.inf.\n"
 "name: a str, for the repr and for reports.\n"
 "stats: whether to keep what stats() tells.\n"
+"loop: the SleepingLoop on whose time it counts; None: the one that is running, or else\n"
+"    the first that uses it.\n"
 "\n"
-"Raises TypeError or ValueError for another capacity.\n"
+"Raises TypeError or ValueError for another capacity, LoopClosedError for a loop that has\n"
+"run.\n"
 "\n"
 ">>> import math, sleeploop\n"
 ">>> async def dress(shelf, size):\n"
@@ -368,7 +390,7 @@ static PyMethodDef store_methods[] = {
 };
 
 static PyGetSetDef store_getset[] = {
-    SYNC_NAME_GETTER,
+    SYNC_GETTERS,
     {"items", store_get_items, NULL,
      PyDoc_STR("What is in it, a tuple, in the order in which it was put in."), NULL},
     {"capacity", store_get_capacity, NULL,
@@ -384,6 +406,7 @@ static PyMemberDef store_members[] = {
 static PyType_Slot store_slots[] = {
     {Py_tp_doc, (void *)store_type_doc},
     {Py_tp_new, store_tp_new},
+    {Py_tp_init, store_tp_init},
     {Py_tp_dealloc, store_tp_dealloc},
     {Py_tp_traverse, store_tp_traverse},
     {Py_tp_clear, store_tp_clear},
@@ -398,7 +421,8 @@ static PyType_Slot store_slots[] = {
 static PyType_Spec store_spec = {
     .name = "sleeploop.Store",
     .basicsize = sizeof(StoreObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = store_slots,
 };
 

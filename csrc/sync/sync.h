@@ -244,9 +244,12 @@ raise_would_block_steal(PyObject *type, const char *function, PyObject *what_ste
 static PyObject *
 sync_title(PyObject *op)
 {
-    const char *type = strrchr(Py_TYPE(op)->tp_name, '.') + 1;
+    PyObject *type = PyType_GetName(Py_TYPE(op));
     PyObject *name = ((SyncObject *)op)->name;
-    return name != NULL ? PyUnicode_FromFormat("%s %R", type, name) : PyUnicode_FromString(type);
+    if (type != NULL && name != NULL) {
+        Py_SETREF(type, PyUnicode_FromFormat("%U %R", type, name));
+    }
+    return type;
 }
 
 /* New float, for people: seconds, to the millisecond. */
@@ -293,8 +296,15 @@ sync_get_name(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef(name != NULL ? name : Py_None);
 }
 
-#define SYNC_NAME_GETTER                                                                       \
-    {"name", sync_get_name, NULL, PyDoc_STR("The name it was given, a str, or None."), NULL}
+static PyObject *
+sync_get_n_waiting(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(((SyncObject *)op)->parked);
+}
+
+#define SYNC_GETTERS                                                                           \
+    {"name", sync_get_name, NULL, PyDoc_STR("The name it was given, a str, or None."), NULL},  \
+    {"n_waiting", sync_get_n_waiting, NULL, PyDoc_STR("How many tasks wait at it now."), NULL}
 
 #define SYNC_WEAKLIST                                                                          \
     {"__weaklistoffset__", T_PYSSIZET, offsetof(SyncObject, weakrefs), READONLY, NULL}
