@@ -29,7 +29,7 @@ struct clock {
     double speed;
     int64_t origin;  /* while ticking: the monotonic time at which loop time was `base` */
     int64_t base;    /* else: loop time */
-    int64_t limit;   /* it stops there; TIME_FOREVER: at TIME_END */
+    int64_t limit;   /* it stops there, at TIME_END if not before */
 };
 
 static inline int64_t
@@ -81,8 +81,7 @@ clock_at(const struct clock *clock, int64_t monotonic)
         elapsed = time_scale(elapsed, clock->speed);
     }
     int64_t now = time_add(clock->base, elapsed);
-    int64_t most = clock->limit < TIME_END ? clock->limit : TIME_END;
-    return now < most ? now : most;
+    return now < clock->limit ? now : clock->limit;
 }
 
 static inline int64_t
@@ -126,7 +125,7 @@ clock_rebase(struct clock *clock, int started, double speed)
 static inline void
 clock_init(struct clock *clock, double speed)
 {
-    *clock = (struct clock){.limit = TIME_FOREVER};
+    *clock = (struct clock){.limit = TIME_END};
     clock_rebase(clock, 0, speed);
 }
 
@@ -150,13 +149,13 @@ clock_stop(struct clock *clock)
     clock_rebase(clock, 0, clock->speed);
 }
 
-/* Virtual time only: to `when`, or to the end; never back. */
+/* Virtual time only: to `when`, never back. */
 static inline void
 clock_jump(struct clock *clock, int64_t when)
 {
     assert(clock->mode == CLOCK_VIRTUAL);
     if (when > clock->base) {
-        clock->base = when < TIME_END ? when : TIME_END;
+        clock->base = when;
     }
 }
 

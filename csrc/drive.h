@@ -110,7 +110,7 @@ loop_py_run_until(PyObject *op, PyObject *obj)
 {
     LoopObject *loop = (LoopObject *)op;
     ModuleState *state = loop->state;
-    int64_t when = TIME_FOREVER;
+    int64_t when = TIME_END;
     TaskObject *task = NULL;
     if (loop_check_runnable(loop, "run_until()") < 0) {
         return NULL;

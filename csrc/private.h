@@ -365,7 +365,7 @@ PyDoc_STRVAR(drive_doc,
 static PyObject *
 module_py_drive(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
-    int64_t limit = TIME_FOREVER;
+    int64_t limit = TIME_END;
     uint64_t passes = UINT64_MAX;
     int is_number = 1;
     if (n_args < 1 || n_args > 3) {
@@ -393,6 +393,7 @@ module_py_drive(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     }
     PyObject *paused = NULL;
     int64_t now = clock_now(&loop->clock);
+    limit = limit < TIME_END ? limit : TIME_END;
     Py_INCREF(loop);
     int how = loop_run_to(loop, GOAL_PAUSE, limit > now ? limit : now, NULL, passes);
     if (how > 0 && loop->stalled) {

@@ -28,7 +28,7 @@ static void
 loop_run_to_the_end(LoopObject *loop)
 {
     loop->goal = GOAL_END;
-    loop->clock.limit = TIME_FOREVER;
+    loop->clock.limit = TIME_END;
     do {
         loop_drive(loop);
         while (!loop->abandoned) {
@@ -331,7 +331,7 @@ loop_drive_to(LoopObject *loop, enum loop_goal goal, const TaskObject *task, uin
     loop->tells = 1;
     loop->stalled = loop->paused = 0;
     for (; passes > 0 && !loop_goal_reached(loop, task); passes--) {
-        if (loop->clock.limit != TIME_FOREVER && loop->clock.mode != CLOCK_VIRTUAL
+        if (loop->clock.limit != TIME_END && loop->clock.mode != CLOCK_VIRTUAL
             && clock_now(&loop->clock) >= loop->clock.limit) {
             passes = 1;
         }
@@ -369,7 +369,7 @@ loop_run_to(LoopObject *loop, enum loop_goal goal, int64_t when, const TaskObjec
         return none != NULL ? 0 : -1;
     }
     clock_stop(&loop->clock);  /* while the limit holds */
-    loop->clock.limit = TIME_FOREVER;
+    loop->clock.limit = TIME_END;
     return loop_leave(loop, &outside) == 0 ? 1 : -1;
 }
 

@@ -37,7 +37,6 @@ sleep_new(ModuleState *state, enum sleep_kind kind, int64_t time)
     }
     self->time = time;
     self->started = 0;
-    self->task_number = self->loop_number = self->step = 0;
     self->kind = (uint8_t)kind;
     self->state = TRAP_NEW;
     self->aware = self->excused = 0;

@@ -78,7 +78,8 @@ loop_may_be_woken(LoopObject *loop)
     return loop->main_thread ? other_signal_handlers() : 0;
 }
 
-/* When the next thing is due: a timer, or what whoever drives the loop waits for. */
+/* When the next thing is due: a timer, what whoever drives the loop waits for, or the end of the
+ * clock, if there is a timer beyond it. */
 static inline int64_t
 loop_next_time(LoopObject *loop)
 {
@@ -137,7 +138,8 @@ loop_wait(LoopObject *loop)
     if (loop->ready_len == 0 && loop->calls == NULL && !loop->abandoned
         && !loop_can_jump(loop, when) && !(loop->interrupted && loop->phase == LOOP_RUNNING)) {
         int64_t limit = loop->clock.limit;
-        int64_t deadline = loop_wait_deadline(loop, when < limit ? when : limit);
+        int64_t deadline =
+            loop_wait_deadline(loop, when < limit || limit == TIME_END ? when : limit);
         loop->idle_began = clock_monotonic();
         loop->idling = 1;
         PyThreadState *tstate = PyEval_SaveThread();

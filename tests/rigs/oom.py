@@ -60,6 +60,7 @@ from . import (
     oom_scopes,  # noqa: F401
     oom_semaphores,  # noqa: F401
     oom_several,  # noqa: F401
+    oom_statistics,  # noqa: F401
     oom_stores,  # noqa: F401
     oom_trace,  # noqa: F401
     oom_waiting,  # noqa: F401
