@@ -42,15 +42,11 @@ loop_raise_lag(LoopObject *loop, int64_t when, int64_t now)
     loop_take_error(loop);
 }
 
-/* The clock stands for good, and somebody waits for a later moment. That ends the run; and in its
- * cleanup, in which somebody waits again, all that is left. */
+/* The clock stands for good, and somebody waits for a later moment. That ends the run; whoever waits
+ * for one in its cleanup is as good as asleep for ever: see loop_next_time(). */
 COLD static void
 loop_reach_end(LoopObject *loop)
 {
-    if (loop->has_told_end) {
-        loop->abandoned = 1;
-        return;
-    }
     loop->has_told_end = 1;
     PyObject *end = seconds_object(TIME_END);
     if (end != NULL) {
@@ -120,7 +116,7 @@ loop_wake_due(LoopObject *loop)
     }
     int64_t now = clock_now(&loop->clock);
     if (when > now) {
-        if (when == TIME_BEYOND && now == TIME_END) {
+        if (when == TIME_BEYOND && now == TIME_END && !loop->has_told_end) {
             loop_reach_end(loop);
         }
         return;

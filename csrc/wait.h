@@ -24,6 +24,10 @@ raise_deadlock(LoopObject *loop)
 static void
 loop_report_deadlock(LoopObject *loop)
 {
+    if (loop->has_told_end) {  /* the cleanup of such a run: that error tells it all */
+        loop->abandoned = 1;
+        return;
+    }
     raise_deadlock(loop);
     if (PyErr_ExceptionMatches(loop->state->DeadlockError) && loop->phase == LOOP_RUNNING) {
         PyObject *exc = PyErr_GetRaisedException();
@@ -88,7 +92,8 @@ loop_next_time(LoopObject *loop)
         when = TIME_FOREVER;
     }
     if (when > loop->clock.limit && (when != TIME_FOREVER || loop->goal == GOAL_TIME)) {
-        when = loop->clock.limit;  /* without a timer, a pause that is waited for never comes */
+        /* without a timer, a pause that is waited for never comes */
+        when = loop->has_told_end ? TIME_FOREVER : loop->clock.limit;
     }
     return when;
 }

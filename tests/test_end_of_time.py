@@ -1,6 +1,7 @@
 """Loop time ends after 292 years: whoever waits for a later moment then is told so, by the run."""
 
 import math
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +25,7 @@ from sleeploop import (
     sleep_forever,
     sleep_until,
     timeout,
+    to_thread,
 )
 from tests.helpers import virtual
 
@@ -130,6 +132,31 @@ def test_the_cleanup_runs_and_what_waits_again_is_closed() -> None:
     with pytest.raises(OverflowError, match=MESSAGE):
         virtual(main(1))
     assert log == ["tidy", "still", "closed"]
+
+
+@pytest.mark.parametrize("speed", [math.inf, pytest.param(1e20, marks=pytest.mark.realtime)])
+def test_a_sleeper_behind_a_shield_does_not_cut_the_cleanup_of_others(speed: float) -> None:
+    log: list[object] = []
+
+    async def shielded() -> None:
+        with CancelScope(shield=True):
+            await sleeps()
+
+    async def tidy() -> None:
+        try:
+            await sleep_forever()
+        finally:
+            with CancelScope(shield=True):
+                for _ in range(10):
+                    await checkpoint()
+                log.append(await to_thread(time.sleep, 0.02))
+                log.append("done")
+
+    loop = SleepingLoop(shielded(), sleeps(), tidy(), speed=speed)
+    with pytest.raises(OverflowError, match=MESSAGE):
+        loop.run_until_complete()
+    assert log == [None, "done"]
+    assert loop.tasks() == []
 
 
 def test_the_end_may_come_in_the_cleanup() -> None:
