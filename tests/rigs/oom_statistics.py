@@ -79,7 +79,6 @@ async def beyond() -> None:
 def the_end_of_time() -> None:
     try:
         sleeploop.run(beyond(), speed=math.inf)
-    except OverflowError as error:
-        assert "has come to its end" in str(error)
+    except OverflowError:
         return
     raise AssertionError
