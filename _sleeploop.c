@@ -89,6 +89,7 @@ static PyMethodDef module_methods[] = {
     {"_blockers", module_py_blockers, METH_O, blockers_doc},
     {"_describe_wait", module_py_describe_wait, METH_O, describe_wait_doc},
     {"_begins_wait", module_py_begins_wait, METH_O, begins_wait_doc},
+    {"_is_cancelled", module_py_is_cancelled, METH_NOARGS, is_cancelled_doc},
     {"_act_for", module_py_act_for, METH_O, act_for_doc},
     {"_give_way", module_py_give_way, METH_O, give_way_doc},
     {"_race", module_py_race, METH_O, race_doc},

@@ -74,7 +74,7 @@ scope_begin(ModuleState *state, ScopeObject *scope)
         Py_DECREF(scope);
         return -1;
     }
-    task_update_cancelling(task);
+    task_update(task);
     if (loop->trace != NULL && was_cancelled) {
         trace_enter_cancelled(loop, scope);
     }
@@ -202,7 +202,7 @@ scope_leave(ScopeObject *scope)
         timeq_cancel(&task->loop->timers, &scope->timer);
     }
     scope_unlink(scope);
-    task_update_cancelling(task);
+    task_update(task);
     Py_DECREF(scope);
 }
 

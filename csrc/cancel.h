@@ -11,29 +11,27 @@
 
 #include "tasks.h"
 
-/* The cause in the task's innermost scope has been set anew. */
+/* What holds in the task's innermost scope has been set anew. */
 static void
 loop_cause_changed(LoopObject *loop, TaskObject *task)
 {
     int was_cancelling = task->flags & TASK_CANCELLING;
-    task_update_cancelling(task);
+    task_update(task);
     if (!was_cancelling && (task->flags & TASK_CANCELLING) && task_interruptible(task)) {
         task->flags |= TASK_THROW_CANCEL;
         loop_wake(loop, task);
     }
 }
 
-/* Sets the causes anew from `scope` inwards, within its task, as far as they change. Scopes
+/* Sets anew what holds from `scope` inwards, within its task, as far as it changes. Scopes
  * in which there are tasks join the queue that ends at `tail`. Returns its new end. */
 static ScopeObject **
 loop_spread_inwards(LoopObject *loop, ScopeObject *scope, ScopeObject **tail)
 {
     for (;;) {
-        ScopeObject *cause = scope_cause(scope);
-        if (cause == scope->cause) {
+        if (!scope_update(scope)) {
             return tail;
         }
-        scope->cause = cause;
         if (!ring_empty(&scope->tasks)) {
             scope->queued = NULL;
             *tail = scope;
@@ -50,7 +48,7 @@ loop_spread_inwards(LoopObject *loop, ScopeObject *scope, ScopeObject **tail)
     return tail;
 }
 
-/* A scope has been cancelled, got or lost a shield, or moved: whatever is inside of it is
+/* A scope has been cancelled, got or lost a shield, or a deadline, or moved: what is inside of it is
  * told, outer tasks before inner ones, and tasks of one scope in the order of creation. */
 static void
 loop_spread(LoopObject *loop, ScopeObject *scope)
@@ -88,7 +86,33 @@ loop_cancel_scope(LoopObject *loop, ScopeObject *scope, enum cancel_source sourc
     loop_spread(loop, scope);
 }
 
-/* Likewise because Python code asks for it, which is noted. Only then something may be
+/* Deadlines around the task have passed: the loop gets to them now. */
+COLD static void
+loop_cancel_late(LoopObject *loop, TaskObject *task)
+{
+    int64_t now = clock_now(&loop->clock);
+    task->flags &= (uint16_t)~TASK_LATE;
+    for (ScopeObject *s = task->scope; s != NULL; s = s->parent) {
+        if (timer_armed(&s->timer) && s->deadline <= now) {
+            loop_cancel_scope(loop, s, SOURCE_DEADLINE);
+        }
+        if (s->flags & SCOPE_SHIELD) {
+            break;
+        }
+    }
+}
+
+/* Whether the task is being cancelled, for an await that ends without having yielded. */
+static inline int
+loop_looks_cancelled(LoopObject *loop, TaskObject *task)
+{
+    if (!task_may_go_on(task) && (task->flags & TASK_LATE)) {
+        loop_cancel_late(loop, task);
+    }
+    return task->flags & TASK_CANCELLING;
+}
+
+/* A scope is cancelled because Python code asks for it, which is noted. Only then something may be
  * allocated, and what cannot be is left out. reason is borrowed, or NULL. */
 static void
 loop_cancel_by_call(LoopObject *loop, ScopeObject *scope, PyObject *reason)

@@ -171,6 +171,9 @@ scope_change_deadline(ScopeObject *scope, const char *function, PyObject *value)
     if (loop_arm_deadline(loop, scope, clock_now(&loop->clock)) < 0) {
         return -1;
     }
+    if (deadline != TIME_FOREVER) {  /* else they look at the time for nothing, which does no harm */
+        loop_spread(loop, scope);
+    }
     loop_rouse_suspended(loop);
     return 0;
 }

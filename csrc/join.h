@@ -56,6 +56,7 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
     if (self->state == TRAP_DONE) {
         return trap_used_up("task's __await__()");
     }
+    LoopObject *loop = current_loop_borrowed(state);
     int wait = !task_done(self->task);
     if (wait && join_check(state, self->task) < 0) {
         self->state = TRAP_DONE;
@@ -63,17 +64,14 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
     }
     if (!wait && self->state == TRAP_NEW) {
         /* No need to wait; but what is to be raised at an await is raised at this one, too. */
-        LoopObject *loop = current_loop_borrowed(state);
-        wait = loop != NULL && loop == self->task->loop && loop->current != NULL
-               && !task_may_go_on(loop->current);
+        wait = loop != NULL && loop->current != NULL && !task_may_go_on(loop->current);
     }
     if (wait) {
-        const TaskObject *current = self->task->loop->current;
-        self->started = clock_about_now(&self->task->loop->clock);
-        self->task_number = current != NULL ? current->number : 0;
+        self->started = clock_about_now(&loop->clock);
+        self->task_number = loop->current != NULL ? loop->current->number : 0;
         self->state = TRAP_WAITING;
         *result = Py_NewRef(op);
-        trace_await(self->task->loop, op);
+        trace_await(loop, op);
         return PYGEN_NEXT;
     }
     self->state = TRAP_DONE;

@@ -102,7 +102,7 @@ group_outcome(LoopObject *loop, GroupObject *group, TaskObject *task, PyObject *
     if (*caught) {
         loop_note_swallowed(loop, exc);
     }
-    if ((exc == NULL || *caught) && (task->flags & TASK_CANCELLING)) {
+    if ((exc == NULL || *caught) && loop_looks_cancelled(loop, task)) {
         /* The end of the block is an await, too. */
         PyErr_SetRaisedException(cancelled_error_new(state, task_cancel_cause(task)));
         return -1;
@@ -151,7 +151,7 @@ leave_begin(ModuleState *state, LeaveObject *self, PyObject **result)
                         "one");
         torn = PyErr_GetRaisedException();
         scope_tear_inner(scope);
-        task_update_cancelling(task);
+        task_update(task);
         group_keep_error(loop, group, torn);
     }
     if (scope_check_leave(state, scope, self->exc) < 0) {

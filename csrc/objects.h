@@ -54,6 +54,8 @@ enum task_flags {
     TASK_INTERRUPTED = 1 << 10, /* interrupt() has been called, and it has not been raised yet */
     TASK_ACTS = 1 << 11,        /* what it waits for is to be its parent's */
     TASK_TORN = 1 << 12,        /* a block that it had entered has been left by somebody else */
+    TASK_LIMITED = 1 << 13,     /* its scope has SCOPE_LIMITED */
+    TASK_LATE = 1 << 14,        /* it has seen at an await that such a deadline has passed */
 };
 
 struct TaskObject {
@@ -111,12 +113,11 @@ task_interruptible(const TaskObject *task)
     return task->state >= TASK_TIMER && task->state <= TASK_WAIT;
 }
 
-/* Whether a task may go on without a look at the loop: an await that need not wait is a place
- * where a cancellation or an interrupt is raised all the same. */
+/* Whether a cancellation or an interrupt is to be raised at the task's next await. */
 static inline int
-task_may_go_on(const TaskObject *task)
+task_is_stopped(const TaskObject *task)
 {
-    return !(task->flags & (TASK_CANCELLING | TASK_INTERRUPTED));
+    return (task->flags & (TASK_CANCELLING | TASK_INTERRUPTED)) != 0;
 }
 
 /* ---- CancelScope ----------------------------------------------------------------------------- */
@@ -131,6 +132,7 @@ enum scope_flags {
     SCOPE_OF_TASK = 1 << 4,  /* what Task.cancel() cancels: around all that the task does, or
                                 around a piece of it: see _piece_scope() */
     SCOPE_QUIET = 1 << 5,    /* it was taken off, as when its task ended; leaving it means nothing */
+    SCOPE_LIMITED = 1 << 6,  /* it has, or had, a deadline, or one that reaches it from outside */
 };
 
 /* By what it was made, for messages; a TaskGroup's has its group. */

@@ -31,6 +31,19 @@ task_act_for(TaskObject *task, const TaskObject *other)
     task->flags |= TASK_ACTS;
 }
 
+PyDoc_STRVAR(is_cancelled_doc,
+"_is_cancelled($module, /)\n--\n\n"
+"Whether the next await of the current task raises CancelledError, be it that a deadline has\n"
+"passed and the loop has not got to it.\n");
+
+static PyObject *
+module_py_is_cancelled(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    ModuleState *state = PyModule_GetState(module);
+    TaskObject *me = need_current_task_borrowed(state, "_is_cancelled()");
+    return me != NULL ? PyBool_FromLong(loop_looks_cancelled(me->loop, me)) : NULL;
+}
+
 PyDoc_STRVAR(act_for_doc,
 "_act_for($module, task, /)\n--\n\n"
 "Have a task, until it ends, get locks and the like for the current one.\n");
@@ -93,7 +106,7 @@ take_place(ModuleState *state, TaskObject *task, WaitObject *wait)
     if (sync_enter(state, wait->object, loop, wait->kind->function) < 0) {
         return -1;
     }
-    if (task->flags & TASK_CANCELLING) {
+    if (loop_looks_cancelled(loop, task)) {
         return 0;  /* it will never run, and has done nothing */
     }
     wait->task = task;

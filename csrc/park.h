@@ -116,7 +116,7 @@ park_wait(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
     if (taken == 0 && wait->outcome != WAIT_OPEN) {
         taken = 1;
     }
-    if (taken == 0 && !task_may_go_on(task) && !wait->firm) {  /* by Python that it ran */
+    if (taken == 0 && task_is_stopped(task) && !wait->firm) {  /* by Python that it ran */
         park_refused(loop, task, trap_steal);
         return;
     }
@@ -171,7 +171,7 @@ park_datetime(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
         Py_DECREF(trap_steal);
         return;
     }
-    if (!task_may_go_on(task)) {  /* by that Python */
+    if (task_is_stopped(task)) {  /* by that Python */
         park_refused(loop, task, trap_steal);
         return;
     }
@@ -246,7 +246,8 @@ classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
     }
     if (Py_TYPE(obj) == state->JoinType) {
         JoinObject *join = (JoinObject *)obj;
-        return join->state == TRAP_WAITING && join->task->loop == loop && join->task != task
+        return join->state == TRAP_WAITING && join->task != task
+                       && (join->task->loop == loop || task_done(join->task))
                        && join->task_number == task->number
                    ? TRAP_OF_JOIN
                    : TRAP_UNKNOWN;
@@ -297,7 +298,10 @@ static inline void
 loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
 {
     enum trap_kind kind = classify_yield(loop, task, trap_steal);
-    if (!task_may_go_on(task) && trap_is_cancelled(kind, trap_steal)) {
+    if (task->flags & TASK_LATE) {
+        loop_cancel_late(loop, task);
+    }
+    if (task_is_stopped(task) && trap_is_cancelled(kind, trap_steal)) {
         park_refused(loop, task, trap_steal);
         trace_park(loop, task, kind < TRAP_OF_NONE);
         return;

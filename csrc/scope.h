@@ -1,8 +1,8 @@
 /* scope.h: the tree of cancel scopes: who is inside whom, and whose cancellation
  * reaches where.
  *
- * Knows the tree alone. What a task does when a cancellation reaches it is the
- * business of cancel.h, and how people are told of it that of cancelled.h.
+ * Knows the tree, and what of it reaches a task. What the task does then is the business of
+ * cancel.h, and how people are told of it that of cancelled.h.
  *
  * A scope belongs to the task that has entered it. Outwards it holds the next scope:
  * of the same task, or that in which the task was made, up to the loop's root. To
@@ -50,15 +50,72 @@ scope_cause(ScopeObject *scope)
     return scope->flags & SCOPE_CANCELLED ? scope : NULL;
 }
 
-static inline void
-task_update_cancelling(TaskObject *task)
+/* Whether a deadline may come there: its own, or what reaches it from outside. */
+static inline int
+scope_has_limit(const ScopeObject *scope)
 {
-    if (task->scope != NULL && task->scope->cause != NULL) {
-        task->flags |= TASK_CANCELLING;
+    return scope->deadline != TIME_FOREVER
+           || (!(scope->flags & SCOPE_SHIELD) && scope->parent != NULL
+               && (scope->parent->flags & SCOPE_LIMITED));
+}
+
+/* Sets anew what holds in a scope. Whether that has changed. */
+static inline int
+scope_update(ScopeObject *scope)
+{
+    ScopeObject *cause = scope_cause(scope);
+    int flags = scope_has_limit(scope) ? scope->flags | SCOPE_LIMITED
+                                       : scope->flags & ~SCOPE_LIMITED;
+    int has_changed = cause != scope->cause || flags != scope->flags;
+    scope->cause = cause;
+    scope->flags = (uint8_t)flags;
+    return has_changed;
+}
+
+/* Likewise in a task: its flags tell of its innermost scope. */
+static inline void
+task_update(TaskObject *task)
+{
+    const ScopeObject *scope = task->scope;
+    int flags = task->flags & ~(TASK_CANCELLING | TASK_LIMITED);
+    if (scope != NULL) {
+        flags |= scope->cause != NULL ? TASK_CANCELLING : 0;
+        flags |= scope->flags & SCOPE_LIMITED ? TASK_LIMITED : 0;
     }
-    else {
-        task->flags &= (uint16_t)~TASK_CANCELLING;
+    task->flags = (uint16_t)flags;
+}
+
+/* Whether a deadline around the task has passed, though the loop has not got to it: its step has
+ * taken so long. That is noted, and its scope cancelled when the task has yielded. */
+static int
+task_is_late(TaskObject *task)
+{
+    LoopObject *loop = task->loop;
+    int64_t when, now;
+    if (!loop->clock.ticking || !timeq_next(&loop->timers, &when)
+        || when > (now = clock_about_now(&loop->clock))) {
+        return 0;  /* as a rule: nothing at all is due */
     }
+    for (const ScopeObject *s = task->scope; s != NULL; s = s->parent) {
+        if (timer_armed(&s->timer) && s->deadline <= now) {
+            task->flags |= TASK_LATE;
+            return 1;
+        }
+        if (s->flags & SCOPE_SHIELD) {
+            break;
+        }
+    }
+    return 0;
+}
+
+/* Whether an await that need not wait may end at once. If not, it has to yield: a cancellation
+ * and an interrupt are raised at every await. So is a deadline, or a loop of such awaits would
+ * outlive it; who has none does not look at the time. */
+static inline int
+task_may_go_on(TaskObject *task)
+{
+    return !(task->flags & (TASK_CANCELLING | TASK_INTERRUPTED | TASK_LIMITED))
+           || (!task_is_stopped(task) && !task_is_late(task));
 }
 
 /* The outermost of the task's own scopes; NULL if it has none. */
@@ -142,7 +199,7 @@ scope_enter(ScopeObject *scope, TaskObject *task)
     task->scope = (ScopeObject *)Py_NewRef(scope);
     scope->task = task;
     scope->state = SCOPE_ENTERED;
-    scope->cause = scope_cause(scope);
+    (void)scope_update(scope);
 }
 
 /* A new scope around all that the task does and has entered so far. */

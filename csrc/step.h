@@ -128,7 +128,7 @@ resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, int timed, 
         return RESUME_THROW;
     }
     if (loop->wall_is_system && now < wall) {
-        if (!task_may_go_on(task)) {  /* since it was woken */
+        if (task_is_stopped(task)) {  /* since it was woken */
             *input = task->flags & TASK_CANCELLING
                          ? cancelled_error_new(state, task_cancel_cause(task))
                          : interrupts_take(loop, task);

@@ -138,7 +138,7 @@ loop_spawn(LoopObject *loop, PyObject *coro, PyObject *name, PyObject *context, 
         return NULL;
     }
     (void)task_set_base(task, base);
-    task_update_cancelling(task);
+    task_update(task);
     if (base != NULL) {
         const TaskObject *parent = base->task != NULL ? base->task : loop->current;
         task->parent = parent != NULL ? parent->number : 0;

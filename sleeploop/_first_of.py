@@ -15,6 +15,7 @@ from _sleeploop import (
     _begins_wait,
     _give_back,
     _give_way,
+    _is_cancelled,
     _race,
     _take_place,
     checkpoint,
@@ -202,7 +203,7 @@ async def _run(given: list[_One], is_race: bool) -> dict[Any, Any]:
         except BaseExceptionGroup as failures:
             errors += failures.exceptions
         except CancelledError:
-            if len(ended) < enough:
+            if len(ended) < enough or not given:
                 raise
             # It has happened. The next await is cancelled.
         if not errors:
@@ -290,7 +291,7 @@ def _close(given: list[_One]) -> None:
 
 def _has_ended(aw: Any) -> bool:
     """Whether aw is a task whose outcome can be had at once; in a cancelled scope nothing can."""
-    return isinstance(aw, Task) and aw.done() and current_effective_deadline() != -math.inf
+    return isinstance(aw, Task) and aw.done() and not _is_cancelled()
 
 
 def _raise_cancelled(given: list[_One], tasks: list[Task[Any]]) -> None:
