@@ -16,7 +16,7 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/sync/container.h"
 #include "csrc/sync/event.h"
 #include "csrc/sync/limitertype.h"
-#include "csrc/sync/lock.h"
+#include "csrc/sync/locktype.h"
 #include "csrc/sync/queuetype.h"
 #include "csrc/sync/resource.h"
 #include "csrc/sync/semaphore.h"
@@ -120,7 +120,8 @@ PyDoc_STRVAR(end_of_channel_doc,
 "All send ends of the channel are closed, and nothing is left to receive.\n");
 PyDoc_STRVAR(closed_resource_error_doc, "What is used has been closed, by its own user.\n");
 PyDoc_STRVAR(broken_resource_error_doc,
-"What is used has lost its other side: all receive ends of the channel are closed.\n");
+"What is used has lost its other side: all receive ends of the channel are closed, or the\n"
+"task that had the Lock has ended without releasing it.\n");
 
 PyDoc_STRVAR(request_cancelled_doc,
 "Raised by the await of a Request that has been withdrawn by its cancel().\n");

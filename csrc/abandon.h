@@ -42,6 +42,9 @@ loop_abandon(LoopObject *loop)
             Py_XDECREF(name);
             Py_DECREF(exc);
         }
+        if (task->locks > 0) {
+            loop_leave_locks(loop, task);
+        }
         Py_DECREF(task);
     }
 }

@@ -41,11 +41,12 @@ asyncgen_spawn_close(LoopObject *loop, PyObject *agen)
         return -1;
     }
     TaskObject *task = loop_spawn(loop, aclose, NULL, NULL, NULL,
-                                  TASK_DAEMON | TASK_HIDDEN);
+                                  TASK_DAEMON | TASK_HIDDEN | TASK_CLOSER);
     Py_DECREF(aclose);
     if (task == NULL) {
         return -1;
     }
+    loop->closers++;
     Py_DECREF(task);
     return 0;
 }

@@ -48,8 +48,8 @@ loop_spread_inwards(LoopObject *loop, ScopeObject *scope, ScopeObject **tail)
     return tail;
 }
 
-/* A scope has been cancelled, got or lost a shield, or a deadline, or moved: what is inside of it is
- * told, outer tasks before inner ones, and tasks of one scope in the order of creation. */
+/* A scope has been cancelled, got a deadline, got or lost a shield, or moved: whatever is inside
+ * of it is told, outer tasks before inner ones, and tasks of one scope in the order of creation. */
 static void
 loop_spread(LoopObject *loop, ScopeObject *scope)
 {

@@ -171,7 +171,7 @@ scope_change_deadline(ScopeObject *scope, const char *function, PyObject *value)
     if (loop_arm_deadline(loop, scope, clock_now(&loop->clock)) < 0) {
         return -1;
     }
-    if (deadline != TIME_FOREVER) {  /* else they look at the time for nothing, which does no harm */
+    if (deadline != TIME_FOREVER) {  /* else its tasks may look at the time in vain */
         loop_spread(loop, scope);
     }
     loop_rouse_suspended(loop);

@@ -1,5 +1,5 @@
 /* finish.h: how a task ends: its outcome reaches those who wait for it, its group or the run.
- * Also where errors of the loop itself go.
+ * What it had not released is broken. Also where errors of the loop itself go.
  */
 #ifndef SLEEPLOOP_FINISH_H
 #define SLEEPLOOP_FINISH_H
@@ -89,6 +89,74 @@ group_check_empty(LoopObject *loop, GroupObject *group)
         loop_wake(loop, group->leaving);
     }
 }
+
+/* ---- locks that nobody releases any more ----------------------------------------------------- */
+
+/* Its owner has ended in the middle of something, so nobody is to have the lock again. Whoever
+ * waits for it, or at a Condition to have it afterwards, learns that now. */
+COLD static void
+lock_break(LoopObject *loop, OwnedObject *lock)
+{
+    WaitObject *wait;
+    link_remove(&lock->link);
+    lock->owner = OWNER_GONE;
+    lock->held--;
+    while ((wait = place_first(&lock->place)) != NULL) {
+        wait->outcome = WAIT_REFUSED;
+        loop_wake(loop, wait->task);
+    }
+    for (struct link *l = loop->live.next; lock->held > 0 && l != &loop->live; l = l->next) {
+        TaskObject *task = TASK_OF_REGISTERED(l);
+        wait = task->state == TASK_WAIT ? (WaitObject *)task->payload : NULL;
+        if (wait != NULL && wait->kind->needs != NULL
+            && wait->kind->needs(wait) == (SyncObject *)lock) {
+            wait->outcome = WAIT_REFUSED;
+            loop_wake(loop, task);
+        }
+    }
+}
+
+/* The task has ended, and has locks: they are broken, now or when no async generator is being
+ * closed: the task may have had them in the block of one that it has left unfinished. What it has
+ * been handed without learning of it, its wait gives back. */
+COLD static void
+loop_leave_locks(LoopObject *loop, TaskObject *task)
+{
+    PyObject *name = task_name(task);
+    PyErr_Clear();
+    int left = task->locks;
+    for (struct link *l = loop->locks.next, *next; left > 0 && l != &loop->locks; l = next) {
+        OwnedObject *lock = OWNED_OF_LINK(l);
+        next = l->next;
+        if (lock->owner == task->number && lock->untold != lock->turn) {
+            left -= left < LOCKS_MANY;
+            Py_XSETREF(lock->left_by, Py_NewRef(name != NULL ? name : Py_None));
+            if (loop->closers == 0) {
+                lock_break(loop, lock);
+            }
+            else {
+                loop->has_left_locks = 1;
+            }
+        }
+    }
+    Py_XDECREF(name);
+}
+
+/* The last generator has been closed. */
+COLD static void
+loop_break_left_locks(LoopObject *loop)
+{
+    loop->has_left_locks = 0;
+    for (struct link *l = loop->locks.next, *next; l != &loop->locks; l = next) {
+        OwnedObject *lock = OWNED_OF_LINK(l);
+        next = l->next;
+        if (lock->left_by != NULL && lock->owner != OWNER_GONE) {
+            lock_break(loop, lock);
+        }
+    }
+}
+
+/* ---- the end of a task ----------------------------------------------------------------------- */
 
 /* Takes a scope off while tasks that were made in it are still there: they are cancelled,
  * and from now on their failures are the loop's, as are those that its group has kept.
@@ -180,6 +248,12 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
         }
         group->count--;
         group_check_empty(loop, group);
+    }
+    if (task->locks > 0 && loop->phase != LOOP_CLOSED) {
+        loop_leave_locks(loop, task);  /* now that its failure has cancelled whom it cancels */
+    }
+    if (task->flags & TASK_CLOSER && --loop->closers == 0 && loop->has_left_locks) {
+        loop_break_left_locks(loop);
     }
     if (loop->current == task) {
         loop->current = NULL;  /* what dies with the task must not find it */

@@ -26,6 +26,7 @@ loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
     loop->state = PyModule_GetState(module);
     loop->number = ++loop->state->loops_made;
     ring_init(&loop->stopwatches);
+    ring_init(&loop->locks);
     loop->root = scope_new(loop->state);
     if (loop->root == NULL) {
         Py_DECREF(loop);
@@ -255,6 +256,8 @@ loop_tp_dealloc(PyObject *op)
     (void)loop_tp_clear(op);
     if (loop->stopwatches.next != NULL) {
         loop_stop_watches(loop);
+    }
+    while (ring_pop(&loop->locks) != NULL) {
     }
     loop_drop_trace(loop);
     Py_XDECREF(loop->root);  /* not in tp_clear: its tasks may outlive that */

@@ -56,6 +56,7 @@ enum task_flags {
     TASK_TORN = 1 << 12,        /* a block that it had entered has been left by somebody else */
     TASK_LIMITED = 1 << 13,     /* its scope has SCOPE_LIMITED */
     TASK_LATE = 1 << 14,        /* it has seen at an await that such a deadline has passed */
+    TASK_CLOSER = 1 << 15,      /* it closes an async generator; counted in loop->closers */
 };
 
 struct TaskObject {
@@ -72,6 +73,7 @@ struct TaskObject {
     };
     struct timer timer;      /* in the loop's heap while TASK_TIMER */
     uint8_t state;           /* enum task_state */
+    uint8_t locks;           /* that it has, or more; LOCKS_MANY: that nobody counts any more */
     uint16_t flags;          /* enum task_flags */
     uint32_t number;
     uint32_t parent;         /* number of the task that made it, or for which it acts, or 0 */
@@ -85,6 +87,8 @@ struct TaskObject {
                                 failed and not retrieved: in loop->unseen, borrowed */
     struct link sibling;     /* live: among the tasks of the scope that it was made in */
 };
+
+#define LOCKS_MANY UINT8_MAX
 
 /* Number of the task whose a lock or the like is to be that this one is given. */
 static inline uint32_t
@@ -339,6 +343,25 @@ typedef struct {
     SYNC_HEAD
 } SyncObject;
 
+/* And what a Lock begins with: the loop finds those that a task has when it ends. */
+#define OWNED_HEAD                                                                             \
+    SYNC_HEAD                                                                                  \
+    struct place place;                                                                        \
+    struct link link;    /* in the ring `locks` of the loop that used it last, unless that is  \
+                            gone or it is broken */                                            \
+    PyObject *left_by;   /* owned: name of the task that has ended with it, or Py_None; NULL: \
+                            none has */                                                        \
+    uint32_t owner;      /* number of the task that has it, of the loop of `loop_number`; 0:   \
+                            none has; OWNER_GONE: it is broken, none ever will */              \
+    uint64_t turn;       /* how often it has been had; a wait's `number` is which it was */    \
+    uint64_t untold;     /* the turn that was handed over and whose task has not learned of it */
+
+#define OWNER_GONE UINT32_MAX
+
+typedef struct {
+    OWNED_HEAD
+} OwnedObject;
+
 typedef struct WaitObject WaitObject;
 
 /* What is waited for: each type has one of these for each of its methods that wait. Only `take`,
@@ -373,6 +396,9 @@ struct wait_kind {
     /* Of a parked wait that has such a blocker: what that task has, borrowed, and since when, for
      * reports. NULL: describe() tells it all. */
     PyObject *(*held)(const WaitObject *wait, int64_t *since);
+
+    /* What a parked wait will need besides what it waits for, borrowed. NULL: nothing. */
+    SyncObject *(*needs)(const WaitObject *wait);
 
     /* Numbers of the tasks any of which may give back what is waited for, a new list of int; the
      * same for all that wait at the object with this kind. None, or an empty list: anybody may.
@@ -481,6 +507,7 @@ struct LoopObject {
     uint8_t has_told_end;   /* its clock has come to its end, which has ended the run */
     uint8_t wall_is_system; /* now() is the system's wall clock */
     uint8_t debug;          /* each task remembers where it was made; slow steps are logged */
+    uint8_t has_left_locks; /* some of `locks` may have been left by a task that has ended */
     PyThreadState *tstate;  /* borrowed: the thread that runs the loop, or NULL */
     uint64_t tstate_id;     /* of tstate: after a fork another thread may have its address */
     struct link begun;      /* in the module's ring of that name */
@@ -495,6 +522,8 @@ struct LoopObject {
     PyObject *calls;        /* owned list of what call_soon_threadsafe() was given; NULL: nothing */
     struct shuffle *shuffle; /* owned; NULL: first in, first out */
     struct trace *trace;    /* owned, see trace.h; NULL: not traced */
+    struct link locks;      /* the Locks that its tasks use, borrowed */
+    size_t closers;         /* live tasks that close an async generator */
     size_t threads;         /* live tasks in TASK_FOREVER that a thread will have woken */
     size_t wall_sleepers;   /* live tasks with TASK_WALL */
     int64_t strict;         /* how far the loop may lag; TIME_FOREVER: as it likes */
@@ -558,6 +587,7 @@ enum timer_kind { TIMER_OF_TASK, TIMER_OF_SCOPE };
 #define TASK_OF_REGISTERED(l) LINK_OWNER(l, TaskObject, registered)
 #define TASK_OF_SIBLING(l) LINK_OWNER(l, TaskObject, sibling)
 #define TASK_OF_TIMER(t) LINK_OWNER(t, TaskObject, timer)
+#define OWNED_OF_LINK(l) LINK_OWNER(l, OwnedObject, link)
 #define SCOPE_OF_TIMER(t) LINK_OWNER(t, ScopeObject, timer)
 
 #endif /* SLEEPLOOP_OBJECTS_H */

@@ -186,6 +186,13 @@ sync_change_loop(ModuleState *state, SyncObject *object, LoopObject *loop, const
         }
     }
     object->loop_number = loop->number;
+    if (Py_TYPE(object) == state->LockType) {
+        struct link *link = &((OwnedObject *)object)->link;
+        if (link_in_ring(link)) {
+            link_remove(link);
+        }
+        ring_push(&loop->locks, link);
+    }
     return 0;
 }
 

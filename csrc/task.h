@@ -77,6 +77,7 @@ task_new(ModuleState *state, LoopObject *loop, PyObject *coro, PyObject *name, P
     task->number = ++loop->next_number;
     task->parent = 0;
     task->state = TASK_READY;
+    task->locks = 0;
     task->flags = (uint16_t)flags;
     PyObject_GC_Track(task);
     if (!PyCoro_CheckExact(coro)) {

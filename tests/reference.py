@@ -580,6 +580,7 @@ class SleepingLoop:
         # Sorted: by time, then first come.
         self.timers: list[tuple[float, int, Task | CancelScope]] = []
         self.live: dict[Task, None] = {}  # in order of creation
+        self.locks: dict[Any, None] = {}  # that tasks have asked for: told when one has ended
         self.unseen: list[weakref.ref[Task]] = []  # failures, in order
         self.errors: list[Task | BaseException] = []
         self.roots = [self.spawn(coro, None, base=self.root, root=True) for coro in coros]
@@ -809,6 +810,8 @@ class SleepingLoop:
                 group.cancel_scope.cancelled_caught = True
             group.count -= 1
             group.check_empty()
+        for lock in list(self.locks):
+            lock.task_ended(task)
 
     # ---- time -----------------------------------------------------------------------------------
 

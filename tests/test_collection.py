@@ -394,18 +394,19 @@ def test_waiting_at_a_place_leaves_no_cycle(no_collector):
         return local
 
     async def main():
-        event, lock = Event(), Lock()
+        event, lock, semaphore = Event(), Lock(), Semaphore()
         refs.extend(map(weakref.ref, (event, lock)))
-        for awaitable in (event.wait(), lock.acquire(), lock.acquire(), event.wait()):
-            local = Thing()
-            task = create_task(wait(awaitable, local), daemon=True)
-            refs.extend(map(weakref.ref, (task, local)))
-        del task, local, awaitable
-        await checkpoint()
-        refs[-2]().cancel()
-        await checkpoint()
-        gone = [ref() is None for ref in refs]
-        assert gone == [False] * 4 + [True] * 2 + [False] * 2 + [True] * 2
+        async with lock:
+            for awaitable in (event.wait(), semaphore.acquire(), lock.acquire(), event.wait()):
+                local = Thing()
+                task = create_task(wait(awaitable, local), daemon=True)
+                refs.extend(map(weakref.ref, (task, local)))
+            del task, local, awaitable
+            await checkpoint()
+            refs[-2]().cancel()
+            await checkpoint()
+            gone = [ref() is None for ref in refs]
+            assert gone == [False] * 4 + [True] * 2 + [False] * 2 + [True] * 2
         return len(refs)
 
     refs = []

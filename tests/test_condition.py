@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from sleeploop import (
+    BrokenResourceError,
+    CancelledError,
     Condition,
     DeadlockError,
     Lock,
@@ -541,37 +543,86 @@ def test_a_deadlock_is_reported_and_cleanup_has_the_lock():
     assert cleaned == [True]
 
 
-@pytest.mark.parametrize("first", ["notified", "cancelled"])
-def test_a_lock_whose_holder_is_gone_is_a_deadlock(first):
-    """Nothing can give it back: not even the end of the run, which is forced then."""
-    closed = []
+@pytest.mark.parametrize("first", ["notified", "cancelled", "neither"])
+@pytest.mark.parametrize("kind", ["wait", "wait_for"])
+def test_a_lock_whose_holder_ends_without_release_is_never_had_again(kind, first):
+    """So the await raises without it, and the block around it has nothing to release."""
 
     async def waiter(condition):
         async with condition:
-            try:
-                await condition.wait()
-            except GeneratorExit:
-                closed.append(True)
-                raise
+            await (condition.wait() if kind == "wait" else condition.wait_for(bool))
 
     async def main():
         condition = Condition(name="lost")
         task = create_task(waiter(condition))
         await settle()
-        await create_task(keep(condition, task))
-        await task
+        await create_task(keep(condition, task), name="keeper")
+        with pytest.raises(BrokenResourceError) as info:
+            await task
+        assert repr(condition) == (
+            "<Condition 'lost' of Lock 'lost' broken by task 'keeper', "
+            "which ended without release()>"
+        )
+        what = repr(condition.lock)[1:-1]
+        assert str(info.value) == f"Condition.{kind}(): {what}"
+        thrown = info.value.__context__
+        return type(thrown)
 
     async def keep(condition, task):
         await condition.acquire()
         if first == "notified":
             condition.notify()
-        else:
+        elif first == "cancelled":
             task.cancel()
 
-    with pytest.raises((DeadlockError, ExceptionGroup)) as info:
-        virtual(main())
-    error = info.value
-    assert isinstance(error, DeadlockError) or error.split(DeadlockError)[1] is None
-    text = str(error if isinstance(error, DeadlockError) else error.exceptions[0])
-    assert "waiting for Lock 'lost' held since 0.0 s by a task that is gone" in text
-    assert closed == [True]
+    context = virtual(main())
+    assert issubclass(context, CancelledError) if first == "cancelled" else context is type(None)
+
+
+def test_a_condition_whose_lock_is_broken():
+    async def main():
+        condition = Condition(name="lost")
+        await create_task(condition.acquire())
+        assert condition.locked()
+        for call in condition.notify, condition.notify_all, condition.release:
+            with pytest.raises(BrokenResourceError, match="without release"):
+                call()
+        for call in condition.wait, condition.acquire, lambda: condition.wait_for(bool):
+            with pytest.raises(BrokenResourceError, match="without release"):
+                await call()
+        with pytest.raises(BrokenResourceError, match="without release"):
+            condition.acquire_nowait()
+        with pytest.raises(BrokenResourceError, match=r"async with Condition\(\): Lock 'lost' b"):
+            async with condition:
+                pytest.fail("it cannot be had")
+        with pytest.raises(BrokenResourceError, match=r"async with Condition"):
+            await condition.__aexit__(None, None, None)
+        await condition.__aexit__(ValueError, ValueError(), None)
+
+    virtual(main())
+
+
+@pytest.mark.parametrize("n", [1, 100])
+def test_those_who_wait_to_be_notified_at_any_condition_of_a_broken_lock(n):
+    """Nobody can ever notify them."""
+
+    async def waiter(condition):
+        async with condition:
+            await condition.wait()
+
+    async def main():
+        lock, other = Lock(), Condition()
+        conditions = [Condition(lock), Condition(lock)]
+        tasks = [create_task(waiter(condition)) for condition in conditions * n]
+        unconcerned = create_task(waiter(other))
+        await settle()
+        await create_task(lock.acquire())
+        for task in tasks:
+            with pytest.raises(BrokenResourceError):
+                await task
+        assert not unconcerned.done()
+        unconcerned.cancel()
+        await settle()
+        return [repr(condition).count("waiting") for condition in (*conditions, other)]
+
+    assert virtual(main()) == [0, 0, 0]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import sleeploop
-from sleeploop import DeadlockError, WouldBlock
+from sleeploop import BrokenResourceError, DeadlockError, WouldBlock
 from tests import reference
 from tests.reference import Task, Trap, Turn
 
@@ -45,14 +45,31 @@ class Event:
 class Lock:
     def __init__(self, *, name: str) -> None:
         self.owner_task: Task | None = None
+        self.is_broken = False
         self.line: list[Task] = []
 
-    async def acquire(self) -> bool:
+    def asked(self) -> Task:
         task = reference.current_task()
+        task.loop.locks.setdefault(self)
+        return task
+
+    def task_ended(self, task: Task) -> None:
+        if self.owner_task is task:
+            self.is_broken = True
+            del task.loop.locks[self]
+            while self.line:
+                waiter = self.line.pop(0)
+                waiter.thrown = BrokenResourceError()
+                task.loop.wake(waiter)
+
+    async def acquire(self) -> bool:
+        task = self.asked()
         if task.cause():
             await Trap(Turn(self.line))
         if self.owner_task is task:
             raise DeadlockError
+        if self.is_broken:
+            raise BrokenResourceError
         if self.owner_task is None:
             self.owner_task = task
         else:
@@ -60,14 +77,18 @@ class Lock:
         return True
 
     def acquire_nowait(self) -> None:
-        task = reference.current_task()
+        task = self.asked()
         if self.owner_task is task:
             raise DeadlockError
+        if self.is_broken:
+            raise BrokenResourceError
         if self.owner_task is not None:
             raise WouldBlock
         self.owner_task = task
 
     def release(self) -> None:
+        if self.is_broken:
+            raise BrokenResourceError
         if self.owner_task is not reference.current_task():
             raise RuntimeError
         self.owner_task = None
@@ -85,8 +106,9 @@ class Lock:
     async def __aenter__(self) -> None:
         await self.acquire()
 
-    async def __aexit__(self, *_: object) -> None:
-        self.release()
+    async def __aexit__(self, error: object, *_: object) -> None:
+        if error is None or not self.is_broken:
+            self.release()
 
 
 # ---- programs ------------------------------------------------------------------------------------
@@ -209,7 +231,7 @@ class Play:
             except sleeploop.CancelledError:
                 self.note("cancelled", op[0])
                 raise
-            except (RuntimeError, WouldBlock, DeadlockError) as error:
+            except (BrokenResourceError, RuntimeError, WouldBlock, DeadlockError) as error:
                 self.note("raised", type(error).__name__)
             else:
                 self.note("after", op[0], result)
@@ -222,12 +244,16 @@ class Play:
                 await task
             except sleeploop.CancelledError:
                 self.note("was cancelled", task.name)
+            except BrokenResourceError:
+                self.note("failed", task.name)
 
     def run(self, shuffle: Any) -> list[Any]:
         loop = self.loop = self.api.SleepingLoop(self.main(), speed=math.inf, shuffle=shuffle)
         try:
             self.log.append(loop.run_until_complete())
-        except (DeadlockError, sleeploop.CancelledError, BaseExceptionGroup) as error:
+        except (
+            BrokenResourceError, DeadlockError, sleeploop.CancelledError, BaseExceptionGroup
+        ) as error:  # fmt: skip
             self.log.append(names(error))
         self.log.append([lock.locked() for lock in self.locks])
         return self.log
@@ -261,7 +287,8 @@ def test_random_programs(block: int) -> None:
         seen |= summary(check(seed))
     assert {
         ("cancelled", "wait"), ("cancelled", "acquire"), ("cancelled", "lock"),
-        ("raised", "DeadlockError"), ("raised", "WouldBlock"), ("raised", "RuntimeError"),
+        ("raised", "BrokenResourceError"), ("raised", "DeadlockError"),
+        ("raised", "WouldBlock"), ("raised", "RuntimeError"),
         ("in",), ("swallowed",), "DeadlockError",
     } <= seen  # fmt: skip
 

@@ -663,20 +663,19 @@ def test_two_loops_at_once(what):
     """In one thread, by turns."""
 
     async def wait():
-        return await (event.wait() if what == "event" else lock.acquire())
+        if what == "event":
+            return await event.wait()
+        async with lock:
+            await sleep(2)
+        return True
 
     event, lock = Event(name="e"), Lock(name="l")
     first = SleepingLoop(wait(), wait(), speed=math.inf)
     first.run_until(1)
     with pytest.raises(RuntimeError, match=r"belongs to another loop, whose tasks have it or wait"):
         virtual(wait())
-    if what == "event":
-        event.set()
-    else:
-        lock.release()
+    event.set()
     assert first.run_until_complete() == [True, True]
-    if what == "lock":
-        lock.release()
     assert virtual(wait()) is True
 
 
@@ -767,7 +766,9 @@ def test_a_loop_is_dropped_while_its_tasks_wait(cycle, caplog):
             raise
 
     log, event, lock = [], Event(), Lock()
-    loop = SleepingLoop(lock.acquire(), *(wait(event.wait()) for _ in range(3)), speed=math.inf)
+    loop = SleepingLoop(hold(lock, [], "holder", 9), speed=math.inf)
+    for _ in range(3):
+        loop.create_task(wait(event.wait()))
     for _ in range(3):
         loop.create_task(wait(lock.acquire()))
     loop.run_until(1)
@@ -791,7 +792,7 @@ def test_a_loop_is_dropped_while_its_tasks_wait(cycle, caplog):
 def test_the_run_ends_while_tasks_wait():
     async def main():
         create_task(event.wait(), daemon=True)
-        create_task(lock.acquire(), daemon=True)
+        create_task(hold(lock, [], "holder", 9), daemon=True)
         create_task(hold(lock, [], "behind"), daemon=True)
         await sleep(1)
         assert repr(event) == "<Event not set, 1 waiting>"

@@ -85,7 +85,8 @@ PyDoc_STRVAR(condition_wait_doc,
 "is thrown into it, it waits for the lock first, and raises then. A task that has\n"
 "been notified has been: if it is cancelled afterwards, the next await raises.\n"
 "\n"
-"Raises RuntimeError if the task does not have the lock.\n");
+"Raises RuntimeError if the task does not have the lock; BrokenResourceError, and\n"
+"without the lock, when a task that had it meanwhile ends without releasing it.\n");
 
 static PyObject *
 condition_py_wait(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -176,7 +177,7 @@ condition_py_notify_all(PyObject *op, PyObject *Py_UNUSED(ignored))
 static const struct wait_kind condition_acquire_kind = {
     .function = "Condition.acquire()",
     .take = lock_take,
-    .result = wait_result_true,
+    .result = lock_result_true,
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
@@ -186,6 +187,7 @@ static const struct wait_kind condition_acquire_kind = {
 static const struct wait_kind condition_enter_kind = {
     .function = "async with Condition()",
     .take = lock_take,
+    .result = lock_result,
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
@@ -220,10 +222,13 @@ condition_leave(PyObject *door, PyObject *const *args, size_t n_args, PyObject *
     if (door_check_args("Condition.__aexit__()", 3, n_args, kwnames) < 0) {
         return NULL;
     }
-    if (args[0] != Py_None && !lock_is_held_here(state, lock)) {
+    if (args[0] != Py_None && lock_holder_here(state, lock) == NULL) {
+        if (lock_is_broken(lock)) {
+            return instant_done(state);
+        }
         int is_outside = lock_is_left_outside(state, lock, args[0]);
         if (is_outside && lock->owner != 0 && condition_is_owners(condition)) {
-            lock_pass_on(lock);
+            lock_take_away(lock);
         }
         if (is_outside || state->closing != NULL) {
             /* As the loop stops, no await can follow by which it would have the lock again. */

@@ -3,8 +3,8 @@
  * Who waits has given the lock away, and has it again when the await ends, however it ends. A
  * task that is notified is not woken: its wait is moved to the lock, behind those who wait for
  * that, and it wakes when the lock is its own. One that something is thrown into goes the same
- * way, and raises it then. So there is one thing only that makes an await end without the lock:
- * its coroutine is closed while it waits, and no await can follow.
+ * way, and raises it then. So there are two things only that make an await end without the lock:
+ * its coroutine is closed while it waits, and no await can follow; or the lock is broken.
  */
 #ifndef SLEEPLOOP_CONDWAIT_H
 #define SLEEPLOOP_CONDWAIT_H
@@ -37,12 +37,16 @@ condition_wait_lock(const WaitObject *wait)
     return wait->firm ? (LockObject *)wait->object : ((ConditionObject *)wait->object)->lock;
 }
 
-/* -1 with a RuntimeError unless the task has the lock, else 0. */
+/* -1 with a RuntimeError or BrokenResourceError unless the task has the lock, else 0. */
 static int
 condition_check_held(LockObject *lock, const TaskObject *task, const char *function)
 {
     if (lock_is_owned(lock, task)) {
         return 0;
+    }
+    if (lock_is_broken(lock)) {
+        raise_broken_lock(lock, function);
+        return -1;
     }
     PyObject *text = lock_describe((PyObject *)lock);
     if (text != NULL) {
@@ -72,6 +76,13 @@ condition_blocker(const WaitObject *wait)
     return wait->firm ? ((LockObject *)wait->object)->owner : 0;
 }
 
+/* Who waits to be notified will need the lock. */
+static SyncObject *
+condition_needs(const WaitObject *wait)
+{
+    return (SyncObject *)condition_wait_lock(wait);
+}
+
 /* From the last look at it until here no other task has had the lock. While it waits it counts
  * as one who has something of the lock, so that no other loop can take that away. */
 static int
@@ -85,7 +96,7 @@ condition_park(WaitObject *wait, TaskObject *task)
     }
     if (wait->phase == CONDITION_HOLDS) {
         wait->phase = CONDITION_WAITS;
-        lock_pass_on(lock);
+        lock_pass_on(lock, task);
     }
     return 0;
 }
@@ -113,7 +124,9 @@ condition_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
             lock_own(lock, task);
         }
         wait->number = (double)lock->turn;  /* for lock_give_back() */
-        return lock_is_owned(lock, task);
+        return lock_is_owned(lock, task) ? 1
+               : lock_is_broken(lock)    ? condition_check_held(lock, task, wait->kind->function)
+                                         : 0;
     default:  /* it was cancelled, and yields the same trap once more instead */
         return 0;
     }
@@ -153,8 +166,23 @@ condition_take_for(WaitObject *wait, LoopObject *loop, TaskObject *task)
 static void
 condition_regained(WaitObject *wait)
 {
+    condition_wait_lock(wait)->untold = 0;
     wait->outcome = WAIT_OPEN;  /* nothing is left to give back */
     wait->phase = CONDITION_HOLDS;
+}
+
+/* The task will never have the lock again, and the exception that is set says why. exc: what was
+ * to be raised with it, or NULL. Always -1. */
+COLD static int
+condition_lost(WaitObject *wait, PyObject *exc)
+{
+    if (exc != NULL) {
+        PyObject *error = PyErr_GetRaisedException();
+        PyException_SetContext(error, Py_NewRef(exc));
+        PyErr_SetRaisedException(error);
+    }
+    condition_regained(wait);
+    return -1;
 }
 
 /* Something was thrown into a task that waits, or does not any more. */
@@ -162,12 +190,12 @@ static int
 condition_thrown(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObject *exc)
 {
     LockObject *lock = condition_wait_lock(wait);
+    if (lock_is_broken(lock)) {
+        raise_broken_lock(lock, wait->kind->function);
+        return condition_lost(wait, exc);
+    }
     if (sync_enter(loop->state, (SyncObject *)lock, loop, wait->kind->function) < 0) {
-        PyObject *error = PyErr_GetRaisedException();
-        PyException_SetContext(error, Py_NewRef(exc));
-        PyErr_SetRaisedException(error);
-        condition_regained(wait);
-        return -1;
+        return condition_lost(wait, exc);
     }
     if (lock->owner == 0) {
         lock_own(lock, task);
@@ -191,6 +219,12 @@ condition_resume(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObject 
 {
     if (wait->phase <= CONDITION_EVALUATES) {
         return 1;  /* cancelled before it was parked: the lock is still there */
+    }
+    if (wait->outcome == WAIT_REFUSED) {
+        raise_broken_lock(condition_wait_lock(wait), wait->kind->function);
+        return condition_lost(wait, exc != NULL ? exc
+                                    : wait->phase == CONDITION_FAILS ? wait->value
+                                                                     : NULL);
     }
     if (wait->outcome != WAIT_GRANTED) {
         return condition_thrown(wait, loop, task, exc);
@@ -248,6 +282,7 @@ static const struct wait_kind condition_wait_kind = {
     .blocker = condition_blocker,
     .park = condition_park,
     .unpark = condition_unpark,
+    .needs = condition_needs,
     .resume = condition_resume,
 };
 
@@ -259,6 +294,7 @@ static const struct wait_kind condition_wait_for_kind = {
     .blocker = condition_blocker,
     .park = condition_park,
     .unpark = condition_unpark,
+    .needs = condition_needs,
     .resume = condition_resume_for,
 };
 

@@ -7,13 +7,10 @@
 /* Holds no object but its name. `held` is 1 while a task has it,
  * and 1 more for each that will want it back when its Condition has been notified. */
 typedef struct {
-    SYNC_HEAD
-    struct place place;
+    OWNED_HEAD
     DoorObject enter, leave;
     ModuleState *state; /* borrowed from the module, which the type keeps: asking the type for it
                            takes as long as having the lock */
-    uint32_t owner;     /* number of the task that has it, of the loop of `loop_number`; or 0 */
-    uint64_t turn;      /* how often it has been had; a wait's `number` is which of these it was */
     int64_t since;      /* loop time at which it got it */
 } LockObject;
 
@@ -55,9 +52,21 @@ lock_tp_traverse(PyObject *op, visitproc visit, void *arg)
 static void
 lock_tp_dealloc(PyObject *op)
 {
+    LockObject *lock = (LockObject *)op;
     sync_dies(op);
-    doors_drop(&((LockObject *)op)->enter, &((LockObject *)op)->leave);
+    if (link_in_ring(&lock->link)) {
+        link_remove(&lock->link);
+    }
+    Py_CLEAR(lock->left_by);
+    doors_drop(&lock->enter, &lock->leave);
     sync_free(op);
+}
+
+/* The task that has had it has ended without release(): nobody will ever have it again. */
+static inline int
+lock_is_broken(const LockObject *lock)
+{
+    return lock->owner == OWNER_GONE;
 }
 
 /* The task that has the lock, borrowed; NULL: none has, or it has finished. */
@@ -65,7 +74,9 @@ static TaskObject *
 lock_find_owner(LockObject *lock)
 {
     LoopObject *loop = begun_loop_borrowed(lock->state, lock->loop_number);
-    return lock->owner != 0 && loop != NULL ? loop_find_task(loop, lock->owner) : NULL;
+    return lock->owner != 0 && !lock_is_broken(lock) && loop != NULL
+               ? loop_find_task(loop, lock->owner)
+               : NULL;
 }
 
 /* New str: "Lock 'db' held by task 'writer' since 3.2 s" */
@@ -76,6 +87,14 @@ lock_describe(PyObject *op)
     PyObject *title = sync_title(op);
     if (lock->owner == 0 || title == NULL) {
         return title;
+    }
+    if (lock_is_broken(lock)) {
+        PyObject *text = PyUnicode_FromFormat(
+            lock->left_by != Py_None ? "%U broken by task %R, which ended without release()"
+                                     : "%U broken by a task that ended without release()",
+            title, lock->left_by);
+        Py_DECREF(title);
+        return text;
     }
     TaskObject *owner = lock_find_owner(lock);
     PyObject *since = seconds_rounded(lock->since), *name = NULL, *text = NULL;
@@ -122,6 +141,8 @@ static inline void
 lock_own(LockObject *lock, TaskObject *task)
 {
     assert(lock->owner == 0);
+    TaskObject *owner = task->flags & TASK_ACTS ? task_owner_borrowed(task) : task;
+    owner->locks += owner->locks < LOCKS_MANY;
     lock->owner = task_owner_number(task);
     lock->held++;
     lock->turn++;
@@ -134,19 +155,44 @@ lock_is_owned(const LockObject *lock, const TaskObject *task)
     return lock->owner == task_owner_number(task) && lock->loop_number == task->loop->number;
 }
 
-/* To the first who waits, or to nobody. */
-static inline void
-lock_pass_on(LockObject *lock)
+static void
+lock_hand_over(LockObject *lock, WaitObject *next)
 {
-    WaitObject *next = place_first(&lock->place);
-    assert(lock->owner != 0);
+    lock_own(lock, next->task);
+    lock->untold = lock->turn;
+    next->number = (double)lock->turn;
+    wait_grant(next);
+}
+
+/* To the first who waits, or to nobody. holder: the task that has it, or acts for that, if it is
+ * known. */
+static inline void
+lock_pass_on(LockObject *lock, TaskObject *holder)
+{
+    assert(lock->owner != 0 && !lock_is_broken(lock));
+    if (holder != NULL && holder->number == lock->owner && holder->locks < LOCKS_MANY) {
+        holder->locks--;
+    }
     lock->owner = 0;
     lock->held--;
-    if (next != NULL) {
-        lock_own(lock, next->task);
-        next->number = (double)lock->turn;
-        wait_grant(next);
+    if (lock->place.count > 0) {
+        lock_hand_over(lock, place_first(&lock->place));
     }
+}
+
+/* Likewise when it is not known who calls, or the task that has had it has ended. */
+COLD static void
+lock_take_away(LockObject *lock)
+{
+    Py_CLEAR(lock->left_by);
+    lock_pass_on(lock, NULL);
+}
+
+COLD static void
+raise_broken_lock(LockObject *lock, const char *function)
+{
+    raise_what_steal(state_of_type(Py_TYPE(lock))->BrokenResourceError, function,
+                     lock_describe((PyObject *)lock));
 }
 
 /* The current task asks for a lock that it has. */
@@ -162,7 +208,8 @@ raise_lock_is_own(LockObject *lock, const char *function)
     }
 }
 
-/* 1: the task has it now; 0: another one has it; -1 with a DeadlockError: it had it before. */
+/* 1: the task has it now; 0: another one has it; -1 with a DeadlockError: it had it before; or with
+ * a BrokenResourceError. */
 static inline int
 lock_try(LockObject *lock, TaskObject *task, const char *function)
 {
@@ -172,6 +219,10 @@ lock_try(LockObject *lock, TaskObject *task, const char *function)
     }
     if (lock->owner == task_owner_number(task)) {
         raise_lock_is_own(lock, function);
+        return -1;
+    }
+    if (lock_is_broken(lock)) {
+        raise_broken_lock(lock, function);
         return -1;
     }
     return 0;
@@ -193,9 +244,35 @@ static void
 lock_give_back(WaitObject *wait)
 {
     LockObject *lock = (LockObject *)wait->object;
-    if (lock->owner != 0 && wait->number == (double)lock->turn) {
-        lock_pass_on(lock);
+    if (lock->owner != 0 && !lock_is_broken(lock) && wait->number == (double)lock->turn) {
+        lock_take_away(lock);
     }
+}
+
+/* The task learns that it has the lock; or that it was broken meanwhile: -1 with that error, else
+ * 0. */
+static int
+lock_tell(WaitObject *wait)
+{
+    LockObject *lock = (LockObject *)wait->object;
+    if (wait->outcome == WAIT_REFUSED) {
+        raise_broken_lock(lock, wait->kind->function);
+        return -1;
+    }
+    lock->untold = 0;
+    return 0;
+}
+
+static PyObject *
+lock_result(WaitObject *wait)
+{
+    return lock_tell(wait) == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *
+lock_result_true(WaitObject *wait)
+{
+    return lock_tell(wait) == 0 ? Py_NewRef(Py_True) : NULL;
 }
 
 static uint32_t
@@ -214,7 +291,7 @@ lock_held(const WaitObject *wait, int64_t *since)
 static const struct wait_kind lock_acquire_kind = {
     .function = "Lock.acquire()",
     .take = lock_take,
-    .result = wait_result_true,
+    .result = lock_result_true,
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
@@ -224,6 +301,7 @@ static const struct wait_kind lock_acquire_kind = {
 static const struct wait_kind lock_enter_kind = {
     .function = "async with Lock()",
     .take = lock_take,
+    .result = lock_result,
     .give_back = lock_give_back,
     .describe = lock_describe,
     .blocker = lock_blocker,
@@ -248,6 +326,10 @@ lock_acquire_nowait(ModuleState *state, LockObject *lock, const char *function)
 COLD static int
 raise_not_owner(LockObject *lock, const char *function)
 {
+    if (lock_is_broken(lock)) {
+        raise_broken_lock(lock, function);
+        return -1;
+    }
     PyObject *text = lock_describe((PyObject *)lock);
     if (text != NULL) {
         PyErr_Format(PyExc_RuntimeError,
@@ -259,13 +341,16 @@ raise_not_owner(LockObject *lock, const char *function)
     return -1;
 }
 
-/* Whether the code that runs now is that of the task that has the lock. */
-static inline int
-lock_is_held_here(ModuleState *state, const LockObject *lock)
+/* The task whose code runs now, borrowed, if it is the one that has the lock, or acts for that; or
+ * NULL. */
+static inline TaskObject *
+lock_holder_here(ModuleState *state, const LockObject *lock)
 {
     LoopObject *loop = current_loop_borrowed(state);
-    return (loop != NULL && loop->current != NULL && lock_is_owned(lock, loop->current))
-           || (state->closing != NULL && lock_is_owned(lock, state->closing));
+    if (loop != NULL && loop->current != NULL && lock_is_owned(lock, loop->current)) {
+        return loop->current;
+    }
+    return state->closing != NULL && lock_is_owned(lock, state->closing) ? state->closing : NULL;
 }
 
 /* Whether no task can be the one that releases the lock, as no loop runs here, nor its own anywhere
@@ -274,18 +359,29 @@ lock_is_held_here(ModuleState *state, const LockObject *lock)
 COLD static int
 lock_is_left_behind(ModuleState *state, const LockObject *lock)
 {
-    return lock->owner != 0 && current_loop_borrowed(state) == NULL
+    return lock->owner != 0 && !lock_is_broken(lock) && current_loop_borrowed(state) == NULL
            && running_loop_borrowed(state, lock->loop_number) == NULL;
+}
+
+COLD static int
+lock_release_from_elsewhere(ModuleState *state, LockObject *lock, const char *function)
+{
+    if (!lock_is_left_behind(state, lock)) {
+        return raise_not_owner(lock, function);
+    }
+    lock_take_away(lock);
+    return 0;
 }
 
 /* Takes the lock from the task that has it. 0, or -1 with a RuntimeError: another one calls. */
 static inline int
 lock_release(ModuleState *state, LockObject *lock, const char *function)
 {
-    if (!lock_is_held_here(state, lock) && !lock_is_left_behind(state, lock)) {
-        return raise_not_owner(lock, function);
+    TaskObject *holder = lock_holder_here(state, lock);
+    if (holder == NULL) {
+        return lock_release_from_elsewhere(state, lock, function);
     }
-    lock_pass_on(lock);
+    lock_pass_on(lock, holder);
     return 0;
 }
 
@@ -328,6 +424,24 @@ lock_is_left_outside(ModuleState *state, const LockObject *lock, PyObject *exc_t
                    && loop_is_of_thread(loop, PyThreadState_Get())));
 }
 
+/* The end of a block whose task does not have the lock. What the block ends with counts more than
+ * that nobody has it any more. */
+COLD static PyObject *
+lock_leave_from_elsewhere(ModuleState *state, LockObject *lock, PyObject *exc_type)
+{
+    if (exc_type != Py_None && lock_is_broken(lock)) {
+        return instant_done(state);
+    }
+    if (exc_type != Py_None && lock_is_left_outside(state, lock, exc_type)) {
+        if (lock->owner != 0) {
+            lock_take_away(lock);
+        }
+        return instant_done(state);
+    }
+    return lock_release_from_elsewhere(state, lock, "async with Lock()") == 0 ? instant_done(state)
+                                                                              : NULL;
+}
+
 static PyObject *
 lock_leave(PyObject *door, PyObject *const *args, size_t n_args, PyObject *kwnames)
 {
@@ -336,139 +450,12 @@ lock_leave(PyObject *door, PyObject *const *args, size_t n_args, PyObject *kwnam
     if (door_check_args("Lock.__aexit__()", 3, n_args, kwnames) < 0) {
         return NULL;
     }
-    if (args[0] != Py_None && !lock_is_held_here(state, lock)
-        && lock_is_left_outside(state, lock, args[0])) {
-        if (lock->owner != 0) {
-            lock_pass_on(lock);
-        }
-        return instant_done(state);
+    TaskObject *holder = lock_holder_here(state, lock);
+    if (holder == NULL) {
+        return lock_leave_from_elsewhere(state, lock, args[0]);
     }
-    return lock_release(state, lock, "async with Lock()") == 0 ? instant_done(state) : NULL;
+    lock_pass_on(lock, holder);
+    return instant_done(state);
 }
-
-/* ---- the type -------------------------------------------------------------------------------- */
-
-PyDoc_STRVAR(lock_acquire_doc,
-"acquire($self, /)\n--\n\n"
-"Await it to have the lock, behind those who wait for it. Returns True.\n"
-"\n"
-"A lock that is free is had without switching tasks; a cancellation is raised even then.\n"
-"\n"
-"Raises DeadlockError if the task has it already, RuntimeError if a task of another\n"
-"loop has it.\n");
-
-static PyObject *
-lock_py_acquire(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &lock_acquire_kind, op,
-                                &((LockObject *)op)->place, NULL);
-}
-
-PyDoc_STRVAR(lock_acquire_nowait_doc,
-"acquire_nowait($self, /)\n--\n\n"
-"Have the lock at once.\n"
-"\n"
-"Raises WouldBlock if another task has it, DeadlockError if this one does.\n");
-
-static PyObject *
-lock_py_acquire_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    ModuleState *state = state_of_type(Py_TYPE(op));
-    return lock_acquire_nowait(state, (LockObject *)op, "Lock.acquire_nowait()") == 0
-               ? Py_NewRef(Py_None)
-               : NULL;
-}
-
-PyDoc_STRVAR(lock_release_doc,
-"release($self, /)\n--\n\n"
-"Give the lock to the task that has waited longest, if there is one. It has it from\n"
-"now on: nobody who comes before it runs can get in between.\n"
-"\n"
-"Raises RuntimeError unless the task that calls has the lock, or its loop does not run.\n");
-
-static PyObject *
-lock_py_release(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return lock_release(state_of_type(Py_TYPE(op)), (LockObject *)op, "Lock.release()") == 0
-               ? Py_NewRef(Py_None)
-               : NULL;
-}
-
-static PyObject *
-lock_py_locked(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(((LockObject *)op)->owner != 0);
-}
-
-static PyObject *
-lock_get_owner(PyObject *op, void *Py_UNUSED(closure))
-{
-    TaskObject *owner = lock_find_owner((LockObject *)op);
-    return Py_NewRef(owner != NULL ? (PyObject *)owner : Py_None);
-}
-
-PyDoc_STRVAR(lock_type_doc,
-"Lock(*, name=None)\n--\n\n"
-"Something that one task has at a time: `async with lock`.\n"
-"\n"
-"First come, first served. Only the task that has it can release it.\n"
-"\n"
-"name: a str, for the repr and for reports.\n"
-"\n"
-">>> import math, sleeploop\n"
-">>> async def write(lock, seconds):\n"
-"...     async with lock:\n"
-"...         print(lock)\n"
-"...         await sleeploop.sleep(seconds)\n"
-">>> async def main():\n"
-"...     lock = sleeploop.Lock(name='db')\n"
-"...     async with sleeploop.TaskGroup() as group:\n"
-"...         group.create_task(write(lock, 2), name='first')\n"
-"...         group.create_task(write(lock, 1), name='second')\n"
-"...         await sleeploop.sleep(1)\n"
-"...         print(sleeploop.format_tasks().splitlines()[-1].partition(', ')[0])\n"
-">>> sleeploop.run(main(), speed=math.inf)\n"
-"<Lock 'db' held by task 'first' since 0.0 s>\n"
-"  Task 'second' write: waiting for Lock 'db' held by task 'first' since 0.0 s\n"
-"<Lock 'db' held by task 'second' since 2.0 s>\n");
-
-static PyMethodDef lock_methods[] = {
-    {"acquire", lock_py_acquire, METH_NOARGS, lock_acquire_doc},
-    {"acquire_nowait", lock_py_acquire_nowait, METH_NOARGS, lock_acquire_nowait_doc},
-    {"release", lock_py_release, METH_NOARGS, lock_release_doc},
-    {"locked", lock_py_locked, METH_NOARGS,
-     PyDoc_STR("locked($self, /)\n--\n\nWhether a task has it.")},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef lock_getset[] = {
-    SYNC_GETTERS,
-    {"owner", lock_get_owner, NULL, PyDoc_STR("The Task that has it; None: none has, or it has finished."), NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyMemberDef lock_members[] = {
-    SYNC_WEAKLIST,
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot lock_slots[] = {
-    {Py_tp_doc, (void *)lock_type_doc},
-    {Py_tp_new, lock_tp_new},
-    {Py_tp_dealloc, lock_tp_dealloc},
-    {Py_tp_traverse, lock_tp_traverse},
-    {Py_tp_repr, lock_tp_repr},
-    {Py_tp_methods, lock_methods},
-    {Py_tp_getset, lock_getset},
-    {Py_tp_members, lock_members},
-    {0, NULL},
-};
-
-static PyType_Spec lock_spec = {
-    .name = "sleeploop.Lock",
-    .basicsize = sizeof(LockObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = lock_slots,
-};
 
 #endif /* SLEEPLOOP_LOCK_H */

@@ -91,6 +91,43 @@ def locks_are_not_lost() -> None:
         raise MemoryError
 
 
+async def keep(lock: Lock) -> None:
+    await lock.acquire()
+    await sleeploop.sleep(1)
+
+
+async def told(awaitable: Awaitable[object]) -> str:
+    try:
+        await awaitable
+    except sleeploop.BrokenResourceError as error:
+        return str(error)
+    raise AssertionError("nobody can have it")
+
+
+async def regain(condition: sleeploop.Condition) -> None:
+    async with condition:
+        await condition.wait()
+
+
+async def break_locks() -> list[str]:
+    condition = sleeploop.Condition(name="c")
+    lock = condition.lock
+    regains = sleeploop.create_task(told(regain(condition)))
+    await sleeploop.checkpoint()
+    owner = sleeploop.create_task(keep(lock), name="keeper")
+    await sleeploop.checkpoint()
+    waits = sleeploop.create_task(told(lock.acquire()))
+    await owner
+    return [await waits, await regains, await told(lock.acquire())]
+
+
+@scenario
+def locks_that_break() -> None:
+    for text in sleeploop.run(break_locks(), speed=math.inf):
+        assert "Lock 'c' broken by " in text
+        assert "without release()" in text
+
+
 async def interrupted(got: list[object]) -> None:
     while len(got) < 3:
         try:
