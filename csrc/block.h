@@ -215,7 +215,7 @@ scope_owns(ModuleState *state, ScopeObject *scope, PyObject *exc)
         return 0;
     }
     ScopeObject *of = cancelled_error_scope(exc);
-    return of != NULL ? of == scope : scope->cause == scope;
+    return of != NULL ? of == scope : scope_cause(scope) == scope;
 }
 
 /* For BaseExceptionGroup.split(): self is the scope. */

@@ -23,13 +23,13 @@ loop_cause_changed(LoopObject *loop, TaskObject *task)
     }
 }
 
-/* Sets anew what holds from `scope` inwards, within its task, as far as it changes. Scopes
- * in which there are tasks join the queue that ends at `tail`. Returns its new end. */
+/* Sets anew what holds from `scope` inwards, within its task. Scopes in which there are tasks join
+ * the queue that ends at `tail`. Returns its new end. */
 static ScopeObject **
-loop_spread_inwards(LoopObject *loop, ScopeObject *scope, ScopeObject **tail)
+loop_spread_inwards(LoopObject *loop, ScopeObject *scope, enum change change, ScopeObject **tail)
 {
     for (;;) {
-        if (!scope_update(scope)) {
+        if (!scope_update(scope, change) && change == CHANGE_MORE) {
             return tail;
         }
         if (!ring_empty(&scope->tasks)) {
@@ -49,18 +49,23 @@ loop_spread_inwards(LoopObject *loop, ScopeObject *scope, ScopeObject **tail)
 }
 
 /* A scope has been cancelled, got a deadline, got or lost a shield, or moved: whatever is inside
- * of it is told, outer tasks before inner ones, and tasks of one scope in the order of creation. */
+ * of it is told, outer tasks before inner ones, and tasks of one scope in the order of creation. If
+ * there is less in force now, all has to be told; else it stops where nothing changes. */
 static void
-loop_spread(LoopObject *loop, ScopeObject *scope)
+loop_spread(LoopObject *loop, ScopeObject *scope, enum change change)
 {
     ScopeObject *queue = NULL, **tail = &queue;
-    tail = loop_spread_inwards(loop, scope, tail);
+    if (change == CHANGE_LESS && scope->cause == NULL && scope_outer_cause(scope) == NULL
+        && !(scope->flags & SCOPE_CANCELLED)) {
+        return;
+    }
+    tail = loop_spread_inwards(loop, scope, change, tail);
     for (ScopeObject *from = queue; from != NULL; from = from->queued) {
         for (struct link *l = from->tasks.next; l != &from->tasks; l = l->next) {
             TaskObject *task = TASK_OF_SIBLING(l);
             ScopeObject *outermost = task_outermost_scope(task);
             if (outermost != NULL) {
-                tail = loop_spread_inwards(loop, outermost, tail);
+                tail = loop_spread_inwards(loop, outermost, change, tail);
             }
             else {
                 loop_cause_changed(loop, task);
@@ -83,7 +88,7 @@ loop_cancel_scope(LoopObject *loop, ScopeObject *scope, enum cancel_source sourc
     if (timer_armed(&scope->timer)) {
         timeq_cancel(&loop->timers, &scope->timer);
     }
-    loop_spread(loop, scope);
+    loop_spread(loop, scope, CHANGE_MORE);
 }
 
 /* Deadlines around the task have passed: the loop gets to them now. */

@@ -119,7 +119,7 @@ scope_set_shield(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
     }
     scope->flags = (uint8_t)(shield ? scope->flags | SCOPE_SHIELD : scope->flags & ~SCOPE_SHIELD);
     if (loop != NULL) {
-        loop_spread(loop, scope);
+        loop_spread(loop, scope, shield ? CHANGE_LESS : CHANGE_MORE);
         loop_rouse_suspended(loop);
     }
     return 0;
@@ -172,7 +172,7 @@ scope_change_deadline(ScopeObject *scope, const char *function, PyObject *value)
         return -1;
     }
     if (deadline != TIME_FOREVER) {  /* else its tasks may look at the time in vain */
-        loop_spread(loop, scope);
+        loop_spread(loop, scope, CHANGE_MORE);
     }
     loop_rouse_suspended(loop);
     return 0;

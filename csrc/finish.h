@@ -170,7 +170,7 @@ loop_abandon_scope(LoopObject *loop, ScopeObject *scope)
     uint32_t number = scope->task->number;
     scope_unlink(scope);
     if (inner != NULL) {
-        loop_spread(loop, inner);
+        loop_spread(loop, inner, CHANGE_LESS);
     }
     if (group != NULL) {
         group->state = GROUP_CLOSED;
@@ -185,7 +185,7 @@ loop_abandon_scope(LoopObject *loop, ScopeObject *scope)
     if (timer_armed(&scope->timer)) {
         timeq_cancel(&loop->timers, &scope->timer);
     }
-    loop_spread(loop, scope);
+    loop_spread(loop, scope, CHANGE_LESS);
     scope_forget_failure(scope);
     if (group != NULL && scope->group == group) {  /* still: its reason may have died */
         group_hand_errors_on(loop, group);

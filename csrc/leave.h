@@ -162,7 +162,7 @@ leave_begin(ModuleState *state, LeaveObject *self, PyObject **result)
         *result = Py_NewRef(Py_None);
         return PYGEN_RETURN;
     }
-    self->is_own = scope->cause == scope;
+    self->is_own = scope_cause(scope) == scope;
     self->is_other = scope->cause != NULL && !self->is_own;
     PyObject *exc = self->exc != NULL ? self->exc : torn;
     if (exc != NULL) {

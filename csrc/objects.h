@@ -159,8 +159,8 @@ struct ScopeObject {
     PyObject_HEAD
     ScopeObject *parent;  /* owned while entered: the next outer scope, perhaps another task's */
     ScopeObject *inner;   /* borrowed: the next inner scope of the same task, or NULL */
-    ScopeObject *cause;   /* borrowed: the scope, this or an outer one, whose cancellation is in
-                             force here, the outermost if there are several; NULL: none is */
+    ScopeObject *cause;   /* borrowed: a cancelled scope, this or an outer one, that is in force
+                             here, from which scope_cause() comes to the outermost; NULL: none is */
     TaskObject *task;     /* borrowed while entered; NULL in the loop's root */
     struct link tasks;    /* head: the tasks that were made in it, borrowed */
     int64_t passed;       /* the deadline that cancelled it */

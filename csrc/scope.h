@@ -40,14 +40,38 @@ scope_new(ModuleState *state)
     return scope;
 }
 
-/* The cause that holds in a scope: what reaches it from outside, or else its own. */
+/* What is in force right outside of a scope and reaches it; NULL: nothing. */
 static inline ScopeObject *
+scope_outer_cause(const ScopeObject *scope)
+{
+    return !(scope->flags & SCOPE_SHIELD) && scope->parent != NULL ? scope->parent->cause : NULL;
+}
+
+/* One step outwards, among the cancelled scopes in force here; NULL: there is none further out. */
+static inline ScopeObject *
+scope_next_cause(const ScopeObject *scope)
+{
+    return scope->cause != scope ? scope->cause : scope_outer_cause(scope);
+}
+
+/* The outermost cancelled scope that is in force in a scope, or NULL. When an outer scope is
+ * cancelled after inner ones, these are not told. So whoever asks goes from one to the next, and
+ * shortens the way for all who come after him. */
+static ScopeObject *
 scope_cause(ScopeObject *scope)
 {
-    if (!(scope->flags & SCOPE_SHIELD) && scope->parent != NULL && scope->parent->cause != NULL) {
-        return scope->parent->cause;
+    ScopeObject *outermost = scope->cause, *next;
+    if (outermost == NULL) {
+        return NULL;
     }
-    return scope->flags & SCOPE_CANCELLED ? scope : NULL;
+    while ((next = scope_next_cause(outermost)) != NULL) {
+        outermost = next;
+    }
+    for (ScopeObject *s = scope; s != outermost; s = next) {
+        next = scope_next_cause(s);
+        s->cause = outermost;
+    }
+    return outermost;
 }
 
 /* Whether a deadline may come there: its own, or what reaches it from outside. */
@@ -59,11 +83,22 @@ scope_has_limit(const ScopeObject *scope)
                && (scope->parent->flags & SCOPE_LIMITED));
 }
 
+enum change {
+    CHANGE_MORE,  /* there is a cancellation or a deadline more: what is cancelled stays as it is */
+    CHANGE_LESS,  /* there may be one less: no cause from before holds */
+};
+
 /* Sets anew what holds in a scope. Whether that has changed. */
 static inline int
-scope_update(ScopeObject *scope)
+scope_update(ScopeObject *scope, enum change change)
 {
-    ScopeObject *cause = scope_cause(scope);
+    ScopeObject *cause = change == CHANGE_MORE ? scope->cause : NULL;
+    if (cause == NULL) {
+        cause = scope_outer_cause(scope);
+    }
+    if (cause == NULL && (scope->flags & SCOPE_CANCELLED)) {
+        cause = scope;
+    }
     int flags = scope_has_limit(scope) ? scope->flags | SCOPE_LIMITED
                                        : scope->flags & ~SCOPE_LIMITED;
     int has_changed = cause != scope->cause || flags != scope->flags;
@@ -164,7 +199,7 @@ task_open_scope(const TaskObject *task)
 static inline ScopeObject *
 task_cancel_cause(const TaskObject *task)
 {
-    ScopeObject *cause = task->scope != NULL ? task->scope->cause : NULL;
+    ScopeObject *cause = task->scope != NULL ? scope_cause(task->scope) : NULL;
     if (cause == NULL) {
         for (ScopeObject *s = task->scope; s != NULL; s = s->parent) {
             cause = s->flags & SCOPE_CANCELLED ? s : cause;
@@ -177,8 +212,8 @@ task_cancel_cause(const TaskObject *task)
 static inline int
 task_is_inside(const TaskObject *task, const ScopeObject *scope)
 {
-    const ScopeObject *s = task->scope;
-    if (s != NULL && s->cause == scope) {
+    ScopeObject *s = task->scope;
+    if (s != NULL && scope_cause(s) == scope) {
         return 1;  /* as a rule */
     }
     while (s != NULL && s != scope) {
@@ -199,7 +234,7 @@ scope_enter(ScopeObject *scope, TaskObject *task)
     task->scope = (ScopeObject *)Py_NewRef(scope);
     scope->task = task;
     scope->state = SCOPE_ENTERED;
-    (void)scope_update(scope);
+    (void)scope_update(scope, CHANGE_MORE);
 }
 
 /* A new scope around all that the task does and has entered so far. */

@@ -73,7 +73,7 @@ start_join_group(StartObject *self, LoopObject *loop)
     for (TaskObject *t = task; t != NULL; t = task_starting_child(t, self->group->scope)) {
         ScopeObject *outermost = task_outermost_scope(t);
         if (outermost != NULL) {
-            loop_spread(loop, outermost);
+            loop_spread(loop, outermost, CHANGE_MORE);
         }
         else {
             loop_cause_changed(loop, t);

@@ -19,7 +19,7 @@ task_was_cancelled(LoopObject *loop, TaskObject *task, PyObject *exc, ScopeObjec
     }
     *cause = cancelled_error_scope(exc);
     if (*cause == NULL) {
-        *cause = task->scope != NULL ? task->scope->cause : NULL;
+        *cause = task->scope != NULL ? scope_cause(task->scope) : NULL;
         return *cause != NULL;
     }
     return ((*cause)->flags & SCOPE_CANCELLED) && task_is_inside(task, *cause);
