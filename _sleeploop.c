@@ -57,6 +57,7 @@ static PyMethodDef module_methods[] = {
     {"_check_awaitable", (PyCFunction)(void (*)(void))module_py_check_awaitable, METH_FASTCALL,
      check_awaitable_doc},
     {"_excuse", module_py_excuse, METH_O, excuse_doc},
+    {"_effective_deadline", module_py_effective_deadline, METH_O, effective_deadline_doc},
     {"_task_tree", module_py_task_tree, METH_O, task_tree_doc},
     {"_trace_size", module_py_trace_size, METH_O, trace_size_doc},
     {"_trace_rows", module_py_trace_rows, METH_O, trace_rows_doc},

@@ -136,7 +136,7 @@ module_py_excuse(PyObject *module, PyObject *op)
 PyDoc_STRVAR(task_tree_doc,
 "_task_tree($module, loop, /)\n--\n\n"
 "The tasks that have not finished, in order of creation: a list of (task, its number,\n"
-"that of its parent or 0, its effective deadline).\n");
+"that of its parent or 0).\n");
 
 static PyObject *
 module_py_task_tree(PyObject *module, PyObject *op)
@@ -147,16 +147,27 @@ module_py_task_tree(PyObject *module, PyObject *op)
     PyObject *tree = loop_py_tasks(op, NULL);
     for (Py_ssize_t i = 0; tree != NULL && i < PyList_GET_SIZE(tree); i++) {
         TaskObject *task = (TaskObject *)PyList_GET_ITEM(tree, i);
-        PyObject *deadline = deadline_object(task_effective_deadline(task));
-        PyObject *row = deadline != NULL
-                            ? Py_BuildValue("OIIN", (PyObject *)task, (unsigned)task->number,
-                                            (unsigned)task->parent, deadline)
-                            : NULL;
+        PyObject *row = Py_BuildValue("OII", (PyObject *)task, (unsigned)task->number,
+                                      (unsigned)task->parent);
         if (row == NULL || PyList_SetItem(tree, i, row) < 0) {
             Py_CLEAR(tree);
         }
     }
     return tree;
+}
+
+PyDoc_STRVAR(effective_deadline_doc,
+"_effective_deadline($module, task, /)\n--\n\n"
+"As current_effective_deadline(), of another task. It takes as long as scopes are around it, so it\n"
+"is for the few of which a report tells.\n");
+
+static PyObject *
+module_py_effective_deadline(PyObject *module, PyObject *op)
+{
+    ModuleState *state = PyModule_GetState(module);
+    return need_type("_effective_deadline()", state->TaskType, op) == 0
+               ? deadline_object(task_effective_deadline((TaskObject *)op))
+               : NULL;
 }
 
 PyDoc_STRVAR(running_task_doc,

@@ -64,8 +64,8 @@ task_wait_row(TaskObject *task)
 
 PyDoc_STRVAR(wait_graph_doc,
 "_wait_graph($module, loop, /)\n--\n\n"
-"The tasks that have not finished, in order of creation: a list of (task, its number, its\n"
-"effective deadline, how it waits, what for), with numbers of tasks:\n"
+"The tasks that have not finished, in order of creation: a list of (task, its number, how\n"
+"it waits, what for), with numbers of tasks:\n"
 "\n"
 "'': for nothing that a certain task does; 'join': for a task; 'start': for a task to start,\n"
 "and the number of the one that waits for that at the end of a group, or 0; 'group': for all of\n"
@@ -82,15 +82,13 @@ module_py_wait_graph(PyObject *module, PyObject *op)
     for (Py_ssize_t i = 0; graph != NULL && i < PyList_GET_SIZE(graph); i++) {
         TaskObject *task = (TaskObject *)PyList_GET_ITEM(graph, i);
         PyObject *trap = Py_XNewRef(task->payload);
-        PyObject *deadline = deadline_object(task_effective_deadline(task));
-        PyObject *how = deadline != NULL ? task_wait_row(task) : NULL;
-        PyObject *row = how != NULL ? Py_BuildValue("(OIOOO)", (PyObject *)task,
-                                                    (unsigned)task->number, deadline,
+        PyObject *how = task_wait_row(task);
+        PyObject *row = how != NULL ? Py_BuildValue("(OIOO)", (PyObject *)task,
+                                                    (unsigned)task->number,
                                                     PyTuple_GET_ITEM(how, 0),
                                                     PyTuple_GET_ITEM(how, 1))
                                     : NULL;
         Py_XDECREF(how);
-        Py_XDECREF(deadline);
         Py_XDECREF(trap);
         if (row == NULL || PyList_SetItem(graph, i, row) < 0) {
             Py_CLEAR(graph);

@@ -16,6 +16,7 @@ from _sleeploop import (
     SleepingLoop,
     _blockers,
     _describe_wait,
+    _effective_deadline,
     _need_loop,
     _wait_graph,
 )
@@ -32,14 +33,12 @@ class _Graph:
 
     def __init__(self, loop: SleepingLoop) -> None:
         self.tasks: dict[int, Any] = {}  # by number, those that have not finished
-        self.deadlines: dict[int, float] = {}
         self.how: dict[int, str] = {}
         self.next: dict[int, list[int]] = {}  # who waits -> whom for
         shared: dict[Any, int] = {}
         late: list[tuple[int, int]] = []
-        for task, number, deadline, how, what in _wait_graph(loop):
+        for task, number, how, what in _wait_graph(loop):
             self.tasks[number] = task
-            self.deadlines[number] = deadline
             self.how[number] = how
             if how in ("one", "join"):
                 self.next[number] = [what]
@@ -190,10 +189,10 @@ def _name(task: Any) -> str:
 
 def _wait_text(graph: _Graph, number: int, other: str) -> str:
     """What a task waits for, which is or belongs to the other: `waits for ...`"""
-    deadline = graph.deadlines[number]
+    task = graph.tasks[number]
+    deadline = _effective_deadline(task)
     until = f" until {seconds(deadline)}" if -math.inf < deadline < math.inf else ""
     how = graph.how[number]
-    task = graph.tasks[number]
     if how == "start":
         what = f"{other} to start"
     elif how == "group":

@@ -7,7 +7,13 @@ import operator
 from collections.abc import Container, Iterator
 from typing import Any, SupportsIndex
 
-from _sleeploop import SleepingLoop, _need_loop, _suspended_loop, _task_tree
+from _sleeploop import (
+    SleepingLoop,
+    _effective_deadline,
+    _need_loop,
+    _suspended_loop,
+    _task_tree,
+)
 
 from sleeploop._stacks import innermost
 from sleeploop._threads import called_in_thread
@@ -19,7 +25,7 @@ def seconds(time: float) -> str:
     return f"{round(time, 3)!r} s"  # in real time nobody reads nanoseconds
 
 
-def _line(task: Any, deadline: float) -> str:
+def _line(task: Any) -> str:
     """One task: `Task 'name' function: what it does, since when, until when, where`."""
     parts = [repr(task)[1:-1]]
     call = called_in_thread(task.coro)
@@ -28,6 +34,7 @@ def _line(task: Any, deadline: float) -> str:
     if task.waiting_since is not None:
         word = "waiting since" if " since " in parts[0] else "since"  # else whose that one is?
         parts.append(f"{word} {seconds(task.waiting_since)}")
+    deadline = _effective_deadline(task)
     if -math.inf < deadline < math.inf:
         parts.append(f"deadline {seconds(deadline)}")
     line = innermost(task.coro)
@@ -54,7 +61,7 @@ class _Tree:
         self.rows: list[Any] = []  # whoever made one stands before it
         self.children: dict[int, list[Any]] = {0: []}  # by number; 0: at the margin
         for row in _task_tree(loop):
-            task, number, parent, _ = row
+            task, number, parent = row
             is_below = parent > 0 and parent in self.children and (of is None or task not in of)
             if is_below or of is None or task in of:
                 self.rows.append(row)
@@ -69,7 +76,7 @@ class _Tree:
         shapes: dict[Any, int] = {}
         shape: dict[int, int] = {}
         size: dict[int, int] = {}
-        for task, number, _, _ in reversed(self.rows):  # who was made is younger than who made it
+        for task, number, _ in reversed(self.rows):  # who was made is younger than who made it
             below = self.children[number]
             key = (_kind(task), frozenset(shape[child[1]] for child in below))
             shape[number] = shapes.setdefault(key, len(shapes))
@@ -104,10 +111,10 @@ def lines(
         if shown >= most:
             yield f"... and {left:,} more"
             return
-        (task, number, _, deadline), depth = pending.pop()
+        (task, number, _), depth = pending.pop()
         like, tasks = folded.get(number, (0, 0))
         more = f" (and {like:,} more like it)" if like else ""
-        yield "  " * depth + _line(task, deadline) + more
+        yield "  " * depth + _line(task) + more
         shown += 1
         left -= 1 + tasks
         pending += [(row, depth + 1) for row in reversed(tree.children[number])]

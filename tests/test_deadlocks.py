@@ -592,7 +592,7 @@ class Graph:
         self.tasks = {i: types.SimpleNamespace(name=f"t{i}", number=i) for i in self.numbers}
 
     def rows(self, _):
-        return [(self.tasks[n], n, math.inf, *self.copied(n)) for n in self.numbers]
+        return [(self.tasks[n], n, *self.copied(n)) for n in self.numbers]
 
     def copied(self, number):
         how, what = self.waits[number]
@@ -675,6 +675,7 @@ def as_told(monkeypatch):
     def find(graph):
         monkeypatch.setattr(_deadlocks, "_wait_graph", graph.rows)
         monkeypatch.setattr(_deadlocks, "_blockers", graph.blockers)
+        monkeypatch.setattr(_deadlocks, "_effective_deadline", lambda task: math.inf)
         monkeypatch.setattr(_deadlocks, "_describe_wait", lambda task: ("thing", 0.0))
         return _deadlocks._find(None)
 

@@ -39,26 +39,6 @@ preempted_new(ModuleState *state, const RequestObject *victim, TaskObject *by)
     return struct_sequence_steal(state->PreemptedType, values, 4);
 }
 
-/* The least urgent that has a slot, of equals the one that got it last; borrowed. NULL if none is
- * less urgent than the request. A task does not preempt itself. */
-static RequestObject *
-preempt_find(const ResourceObject *resource, const RequestObject *request, const TaskObject *owner)
-{
-    RequestObject *worst = NULL;
-    double priority = request->wait.number;
-    for (uint32_t i = 0; i < resource->n_slots; i++) {
-        RequestObject *other = resource->slots[i];
-        if (other == NULL || other->user == owner || other->wait.number <= priority) {
-            continue;
-        }
-        if (worst == NULL || other->wait.number > worst->wait.number
-            || (other->wait.number == worst->wait.number && other->turn > worst->turn)) {
-            worst = other;
-        }
-    }
-    return worst;
-}
-
 /* Nobody misses the slot: who has it has ended, or is of a loop that is gone. */
 static inline int
 preempt_is_unseen(const RequestObject *victim, const TaskObject *task)
@@ -79,9 +59,12 @@ slot_preempt(ResourceObject *resource, RequestObject *request, TaskObject *task)
         return 0;
     }
     TaskObject *owner = task_owner_borrowed(task);
-    RequestObject *victim = preempt_find(resource, request, owner);
+    if (resource->ranks == NULL && ranks_begin(resource) < 0) {
+        return -1;
+    }
+    RequestObject *victim = ranks_find(resource, 0, request->wait.number, owner);
     if (victim == NULL) {
-        return 0;
+        return 0;  /* a task does not preempt itself */
     }
     TaskObject *user = (TaskObject *)Py_NewRef(victim->user);
     PyObject *exc = NULL;

@@ -98,6 +98,7 @@ resource_tp_dealloc(PyObject *op)
     timeq_clear(&resource->queue);
     PyMem_Free(resource->slots);
     PyMem_Free(resource->free);
+    PyMem_Free(resource->ranks);
     meters_free(resource->meters);
     sync_free(op);
 }

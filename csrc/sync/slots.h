@@ -33,6 +33,7 @@ typedef struct {
     int64_t since;      /* loop time at which it got its slot */
     uint64_t turn;      /* how many slots had been given away before this one */
     uint32_t slot;      /* or NO_SLOT */
+    uint32_t rank;      /* while it has a slot, and there are ranks: its place among them */
     uint8_t fate;       /* enum request_fate */
     uint8_t is_owned;   /* by the resource */
     uint8_t is_int;     /* its priority was given as an int */
@@ -50,10 +51,13 @@ typedef struct {
     SYNC_HEAD
     uint32_t capacity;
     uint32_t n_slots;        /* those that have ever been in use; the others are free */
-    uint32_t room;           /* of both arrays */
+    uint32_t room;           /* of these arrays */
     uint32_t n_free;
     RequestObject **slots;   /* n_slots of them: who has it, owned if is_owned, or NULL: free */
     uint32_t *free;          /* heap of those that are free again, the lowest number first */
+    RequestObject **ranks;   /* heap of those who have a slot, the first to lose it on top,
+                                borrowed; NULL: nobody has asked to preempt yet */
+    uint32_t n_ranks;
     struct timeq queue;      /* the timers of the tasks that wait, by request_key() */
     uint64_t turns;          /* how many slots have been given away */
     struct resource_meters *meters;  /* owned; NULL: stats=False */
@@ -108,8 +112,14 @@ slots_grow(ResourceObject *resource)
         uint32_t *free = PyMem_Realloc(resource->free, room * sizeof *free);
         if (free != NULL) {
             resource->free = free;
-            resource->room = room;
-            return 0;
+            RequestObject **ranks =
+                resource->ranks != NULL ? PyMem_Realloc(resource->ranks, room * sizeof *ranks)
+                                        : NULL;
+            if (ranks != NULL || resource->ranks == NULL) {
+                resource->ranks = ranks;
+                resource->room = room;
+                return 0;
+            }
         }
     }
     PyErr_NoMemory();
@@ -128,6 +138,90 @@ static inline uint32_t
 slots_pick(ResourceObject *resource)
 {
     return resource->n_free > 0 ? free_slot_pop(resource) : resource->n_slots++;
+}
+
+/* ---- who would lose a slot first ------------------------------------------------------------- */
+
+/* The less urgent one; of equals, the one that got its slot last. */
+static inline int
+request_is_worse(const RequestObject *a, const RequestObject *b)
+{
+    return a->wait.number != b->wait.number ? a->wait.number > b->wait.number : a->turn > b->turn;
+}
+
+static inline void
+rank_put(ResourceObject *resource, uint32_t at, RequestObject *request)
+{
+    resource->ranks[at] = request;
+    request->rank = at;
+}
+
+/* Finds the place of a request, of which `at` is free, and the order right but for that. */
+static void
+rank_settle(ResourceObject *resource, uint32_t at, RequestObject *request)
+{
+    RequestObject **ranks = resource->ranks;
+    while (at > 0 && request_is_worse(request, ranks[(at - 1) / 2])) {
+        rank_put(resource, at, ranks[(at - 1) / 2]);
+        at = (at - 1) / 2;
+    }
+    for (uint32_t child = 2 * at + 1; child < resource->n_ranks; child = 2 * at + 1) {
+        child += (uint32_t)(child + 1 < resource->n_ranks
+                            && request_is_worse(ranks[child + 1], ranks[child]));
+        if (!request_is_worse(ranks[child], request)) {
+            break;
+        }
+        rank_put(resource, at, ranks[child]);
+        at = child;
+    }
+    rank_put(resource, at, request);
+}
+
+static inline void
+rank_add(ResourceObject *resource, RequestObject *request)
+{
+    uint32_t at = resource->n_ranks++;
+    rank_settle(resource, at, request);
+}
+
+static inline void
+rank_remove(ResourceObject *resource, RequestObject *request)
+{
+    RequestObject *last = resource->ranks[--resource->n_ranks];
+    if (last != request) {
+        rank_settle(resource, request->rank, last);
+    }
+}
+
+/* From now on there are ranks. 0, or -1 with MemoryError. */
+COLD static int
+ranks_begin(ResourceObject *resource)
+{
+    resource->ranks = PyMem_New(RequestObject *, resource->room);
+    if (resource->ranks == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (uint32_t i = 0; i < resource->n_slots; i++) {
+        if (resource->slots[i] != NULL) {
+            rank_add(resource, resource->slots[i]);
+        }
+    }
+    return 0;
+}
+
+/* The first to lose its slot of those who are less urgent than `priority` and not the owner's, at
+ * that place of the heap or below; NULL: there is none. */
+static RequestObject *
+ranks_find(const ResourceObject *resource, uint32_t at, double priority, const TaskObject *owner)
+{
+    RequestObject *other = at < resource->n_ranks ? resource->ranks[at] : NULL;
+    if (other == NULL || other->wait.number <= priority || other->user != owner) {
+        return other != NULL && other->wait.number > priority ? other : NULL;
+    }
+    RequestObject *one = ranks_find(resource, 2 * at + 1, priority, owner);
+    RequestObject *two = ranks_find(resource, 2 * at + 2, priority, owner);
+    return one == NULL || (two != NULL && request_is_worse(two, one)) ? two : one;
 }
 
 /* ---- the queue ------------------------------------------------------------------------------- */
@@ -199,6 +293,9 @@ slot_fill(ResourceObject *resource, uint32_t slot, RequestObject *request, LoopO
     request->slot = slot;
     request->turn = resource->turns++;
     request->since = clock_about_now(&loop->clock);
+    if (resource->ranks != NULL) {
+        rank_add(resource, request);
+    }
     if (resource->meters != NULL) {
         int has_waited = request->wait.parked;
         int64_t waited = has_waited ? request->since - request->wait.started : 0;
@@ -247,6 +344,9 @@ static inline uint32_t
 request_strip(RequestObject *request, enum request_fate fate)
 {
     uint32_t slot = request->slot;
+    if (request_resource(request)->ranks != NULL) {
+        rank_remove(request_resource(request), request);
+    }
     request->slot = NO_SLOT;
     request->fate = (uint8_t)fate;
     return slot;
