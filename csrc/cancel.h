@@ -29,7 +29,7 @@ static ScopeObject **
 loop_spread_inwards(LoopObject *loop, ScopeObject *scope, enum change change, ScopeObject **tail)
 {
     for (;;) {
-        if (!scope_update(scope, change) && change == CHANGE_MORE) {
+        if (!scope_update(scope, change)) {
             return tail;
         }
         if (!ring_empty(&scope->tasks)) {
@@ -41,6 +41,9 @@ loop_spread_inwards(LoopObject *loop, ScopeObject *scope, enum change change, Sc
             break;
         }
         scope = scope->inner;
+        if (scope->flags & SCOPE_SHIELD) {
+            return tail;
+        }
     }
     if (scope->task != NULL) {
         loop_cause_changed(loop, scope->task);
@@ -49,21 +52,20 @@ loop_spread_inwards(LoopObject *loop, ScopeObject *scope, enum change change, Sc
 }
 
 /* A scope has been cancelled, got a deadline, got or lost a shield, or moved: whatever is inside
- * of it is told, outer tasks before inner ones, and tasks of one scope in the order of creation. If
- * there is less in force now, all has to be told; else it stops where nothing changes. */
+ * of it is told, outer tasks before inner ones, and tasks of one scope in the order of creation. It
+ * stops at a shield, and where nothing changes; if there is less in force now, where nothing was. */
 static void
 loop_spread(LoopObject *loop, ScopeObject *scope, enum change change)
 {
     ScopeObject *queue = NULL, **tail = &queue;
-    if (change == CHANGE_LESS && scope->cause == NULL && scope_outer_cause(scope) == NULL
-        && !(scope->flags & SCOPE_CANCELLED)) {
-        return;
-    }
     tail = loop_spread_inwards(loop, scope, change, tail);
     for (ScopeObject *from = queue; from != NULL; from = from->queued) {
         for (struct link *l = from->tasks.next; l != &from->tasks; l = l->next) {
             TaskObject *task = TASK_OF_SIBLING(l);
             ScopeObject *outermost = task_outermost_scope(task);
+            if (outermost != NULL && (outermost->flags & SCOPE_SHIELD)) {
+                continue;
+            }
             if (outermost != NULL) {
                 tail = loop_spread_inwards(loop, outermost, change, tail);
             }

@@ -88,11 +88,12 @@ enum change {
     CHANGE_LESS,  /* there may be one less: no cause from before holds */
 };
 
-/* Sets anew what holds in a scope. Whether that has changed. */
+/* Sets anew what holds in a scope. Whether that matters further in. */
 static inline int
 scope_update(ScopeObject *scope, enum change change)
 {
-    ScopeObject *cause = change == CHANGE_MORE ? scope->cause : NULL;
+    ScopeObject *before = scope->cause;
+    ScopeObject *cause = change == CHANGE_MORE ? before : NULL;
     if (cause == NULL) {
         cause = scope_outer_cause(scope);
     }
@@ -101,10 +102,10 @@ scope_update(ScopeObject *scope, enum change change)
     }
     int flags = scope_has_limit(scope) ? scope->flags | SCOPE_LIMITED
                                        : scope->flags & ~SCOPE_LIMITED;
-    int has_changed = cause != scope->cause || flags != scope->flags;
+    int has_changed = cause != before || flags != scope->flags;
     scope->cause = cause;
     scope->flags = (uint8_t)flags;
-    return has_changed;
+    return has_changed || (change == CHANGE_LESS && before != NULL);
 }
 
 /* Likewise in a task: its flags tell of its innermost scope. */
