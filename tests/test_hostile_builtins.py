@@ -25,10 +25,12 @@ OF_THE_FRAME = (
     r"PyImport_\w+|PyCapsule_Import|PyEval_(?:Get)?(?:Frame)?(?:Builtins|Globals|Locals)\w*"
     r"|PyErr_\w*Warn\w*|PyRun_\w+|Py_Compile\w+|PyObject_Dir|__import__|__build_class__"
 )
-# import_module(); and what is said where nothing can be imported.
+# import_module(); what is said where nothing can be imported; and a warning without a source, for
+# which CPython imports nothing.
 ALLOWED = {
     "compat.h": {"PyImport_ImportModuleLevelObject", "PyImport_GetModule"},
     "abandon.h": {"PyErr_ResourceWarning"},
+    "forgotten.h": {"PyErr_WarnFormat"},
 }
 
 
@@ -222,6 +224,11 @@ def test_a_loop_that_is_given_up(how):
         else:
             alone("box.clear()", box=box)
             gc.collect()
+
+
+def test_an_await_that_is_forgotten():
+    with pytest.warns(RuntimeWarning, match="'sleep' was never awaited"):
+        alone("sleep(1)")
 
 
 def test_async_generators_are_closed():

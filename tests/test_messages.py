@@ -45,7 +45,7 @@ def awaited(aw):
         ("gather()", lambda: awaited(sleeploop.gather(sleep(1)))),
         ("first_of()", lambda: awaited(sleeploop.first_of(sleep(1)))),
         ("all_of()", lambda: awaited(sleeploop.all_of(sleep(1)))),
-        ("as_completed()", lambda: sleeploop.as_completed([sleep(1)])),
+        ("as_completed()", lambda: sleeploop.as_completed([])),
         ("wait_for()", lambda: awaited(sleeploop.wait_for(sleep(1), 1))),
         ("to_thread()", lambda: awaited(sleeploop.to_thread(print))),
         ("timeout()", lambda: sleeploop.timeout(1).__enter__()),
