@@ -37,7 +37,8 @@ struct ModuleState {
     PyObject *trace_callback;  /* owned, or NULL */
     TaskObject *closing;       /* borrowed: whose coroutine loop_abandon() is closing, or NULL */
     struct link begun;         /* borrowed: the loops that run, in whichever thread, and behind
-                                  them those that are suspended; the last that began comes first */
+                                  them those that are suspended; last comes the one that was
+                                  driven last */
     uint8_t driven;            /* somebody has called set_wakeup() of a loop */
     LoopObject *found;         /* borrowed: the one that begun_loop_borrowed() found last, or NULL */
 };

@@ -53,7 +53,7 @@ async def main(chain, end):
     chain.begin(current_loop())
     create_task(sleep_forever(), daemon=True)
     await sleep(0.001)
-    return await end
+    return await end()
 
 
 async def give_done():
@@ -82,14 +82,14 @@ def close(coro, speed):
 @SPEEDS
 def test_a_run_that_ends_well(speed):
     chain = Chain()
-    assert run(main(chain, give_done()), speed=speed) == "done"
+    assert run(main(chain, give_done), speed=speed) == "done"
     assert chain.has_ended()
 
 
 @SPEEDS
 def test_run_until_complete(speed):
     chain = Chain()
-    loop = SleepingLoop(main(chain, give_done()), speed=speed)
+    loop = SleepingLoop(main(chain, give_done), speed=speed)
     assert loop.run_until_complete() == ["done"]
     assert chain.has_ended()
     with pytest.raises(LoopClosedError, match="has run already"):
@@ -97,11 +97,10 @@ def test_run_until_complete(speed):
 
 
 @SPEEDS
-@pytest.mark.usefixtures("forgetful")  # closed before its first step
 @pytest.mark.parametrize("drive", [step_to_the_end, close])
 def test_a_loop_that_is_closed(drive, speed):
     chain = Chain()
-    drive(main(chain, sleep_forever()), speed)
+    drive(main(chain, sleep_forever), speed)
     assert chain.has_ended()
 
 
@@ -119,7 +118,7 @@ def test_a_loop_that_is_closed(drive, speed):
 def test_a_run_that_ends_by_an_error(drive, speed, end, error):
     chain = Chain()
     with pytest.raises(error):
-        run_and_sleep(drive, main(chain, end()), speed)
+        run_and_sleep(drive, main(chain, end), speed)
     assert chain.has_ended()
 
 
