@@ -13,6 +13,7 @@ join_new(ModuleState *state, TaskObject *task, int only_wait)
     }
     join->task = (TaskObject *)Py_NewRef(task);
     join->started = 0;
+    join->loop_number = 0;
     join->task_number = 0;
     join->state = TRAP_NEW;
     join->only_wait = (uint8_t)only_wait;
@@ -68,6 +69,7 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
     }
     if (wait) {
         self->started = clock_about_now(&loop->clock);
+        self->loop_number = loop->number;
         self->task_number = loop->current != NULL ? loop->current->number : 0;
         self->state = TRAP_WAITING;
         *result = Py_NewRef(op);

@@ -274,8 +274,9 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     TaskObject *task;  /* owned */
-    int64_t started;   /* while WAITING: loop time when it began */
-    uint32_t task_number;  /* and the task that waits */
+    int64_t started;   /* while WAITING: loop time when it began, as are these: */
+    uint64_t loop_number;  /* the loop, which is not that of a task that ended in an earlier run */
+    uint32_t task_number;  /* the task that waits */
     uint8_t state;     /* enum trap_state */
     uint8_t only_wait; /* does not ask for the outcome, and leaves a failure unseen */
 } JoinObject;

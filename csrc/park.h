@@ -247,8 +247,7 @@ classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
     if (Py_TYPE(obj) == state->JoinType) {
         JoinObject *join = (JoinObject *)obj;
         return join->state == TRAP_WAITING && join->task != task
-                       && (join->task->loop == loop || task_done(join->task))
-                       && join->task_number == task->number
+                       && join->loop_number == loop->number && join->task_number == task->number
                    ? TRAP_OF_JOIN
                    : TRAP_UNKNOWN;
     }

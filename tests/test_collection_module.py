@@ -95,7 +95,7 @@ def test_the_module_is_collected_with_what_lies_in_it(kept):
 def test_the_package_is_collected_after_all_of_it_has_been_used():
     assert_ends_well(
         """
-        import gc, math, sys, weakref
+        import gc, math, sys, threading, weakref
 
         def use():
             import sleeploop, sleeploop.tracing, sleeploop.testing
@@ -123,6 +123,8 @@ def test_the_package_is_collected_after_all_of_it_has_been_used():
         refs = []
         for _ in range(3):
             use()
+            for thread in threading.enumerate()[1:]:
+                thread.join()  # those of to_thread() end by themselves, soon after the run
             for name in list(sys.modules):
                 if name.partition(".")[0] in ("sleeploop", "_sleeploop"):
                     del sys.modules[name]

@@ -307,6 +307,7 @@ def test_an_init_that_calls_itself_while_it_looks_at_its_arguments(part: Any) ->
     thing.stats()
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_wrong_arguments_leave_it_unmade(part: Any) -> None:
     thing = part.__new__(part, 1, 2, 3, whatever=4)
     for wrong in [{"name": 5}, {"loop": 5}, {"other": 1}, {"stats": Unclear()}]:
@@ -394,6 +395,7 @@ def test_cycles_through_tasks_that_wait_at_it(part: Any) -> None:
     assert ref() is None
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_a_finalizer_that_uses_it(part: Any) -> None:
     log: list[object] = []
 
