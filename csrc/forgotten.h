@@ -41,8 +41,9 @@ origin_here(void)
     return origin;
 }
 
-/* What cannot be noted is left out. Beware: a collection may run. */
-COLD static void
+/* What cannot be noted is left out. Beware: a collection may run. Not COLD: all that makes an
+ * awaitable calls it in the end, and would be taken for cold as well. */
+static __attribute__((noinline)) void
 origin_note(ModuleState *state, PyObject *op)
 {
     PyObject *origin = origin_here();

@@ -57,14 +57,15 @@ join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
     if (self->state == TRAP_DONE) {
         return trap_used_up("task's __await__()");
     }
-    LoopObject *loop = current_loop_borrowed(state);
     int wait = !task_done(self->task);
+    LoopObject *loop = self->task->loop;
     if (wait && join_check(state, self->task) < 0) {
         self->state = TRAP_DONE;
         return PYGEN_ERROR;
     }
     if (!wait && self->state == TRAP_NEW) {
         /* No need to wait; but what is to be raised at an await is raised at this one, too. */
+        loop = current_loop_borrowed(state);
         wait = loop != NULL && loop->current != NULL && !task_may_go_on(loop->current);
     }
     if (wait) {

@@ -292,17 +292,29 @@ wait_began(const LoopObject *loop, uint32_t step, int64_t started)
     return step == (uint32_t)loop->steps ? started : clock_now(&loop->clock);
 }
 
+/* Of a task to which something is to be raised: 1, and that will come instead of what it has
+ * yielded, whose reference is stolen; 0: it is put where that says all the same. */
+COLD static int
+park_stopped(LoopObject *loop, TaskObject *task, enum trap_kind kind, PyObject *trap)
+{
+    if (task->flags & TASK_LATE) {
+        loop_cancel_late(loop, task);
+    }
+    if (!task_is_stopped(task) || !trap_is_cancelled(kind, trap)) {
+        return 0;
+    }
+    park_refused(loop, task, trap);
+    trace_park(loop, task, kind < TRAP_OF_NONE);
+    return 1;
+}
+
 /* Puts a running task where what it yielded says. Steals trap. */
 static inline void
 loop_park(LoopObject *loop, TaskObject *task, PyObject *trap_steal)
 {
     enum trap_kind kind = classify_yield(loop, task, trap_steal);
-    if (task->flags & TASK_LATE) {
-        loop_cancel_late(loop, task);
-    }
-    if (task_is_stopped(task) && trap_is_cancelled(kind, trap_steal)) {
-        park_refused(loop, task, trap_steal);
-        trace_park(loop, task, kind < TRAP_OF_NONE);
+    if ((task->flags & (TASK_CANCELLING | TASK_INTERRUPTED | TASK_LATE))
+        && park_stopped(loop, task, kind, trap_steal)) {
         return;
     }
     switch (kind) {
