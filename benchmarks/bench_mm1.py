@@ -23,7 +23,7 @@ ARRIVALS, SERVICE = 0.9, 1.0  # rates
 IN_THEORY = 1 / (SERVICE - ARRIVALS)
 ENOUGH = 1_000_000  # customers for a mean within 1 of that: its standard deviation is about 0.3
 
-Draws = list[array[float]]
+Draws = list["array[float]"]  # array can be subscripted from 3.12 on
 
 
 def draw(customers: int) -> Draws:

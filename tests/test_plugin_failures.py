@@ -307,7 +307,8 @@ def test_many_leftovers(pytester):
         """,
         failed=1,
     )
-    assert str(result.stdout).count("sleep_forever: sleeping until") == 1
+    told = str(result.stdout).count("sleep_forever: sleeping until")
+    assert told in (1, 2)  # where CI is set, the summary has the whole message again
     result.stdout.fnmatch_lines(["test left 1000 tasks running:", "  Task *(and 999 more like it)"])
 
 
