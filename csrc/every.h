@@ -71,7 +71,7 @@ nexttick_begin(ModuleState *state, NextTickObject *self, PyObject **result)
         self->due = schedule_due(&every->schedule, self->index);
     }
     self->task_number = loop->current->number;
-    self->step = (uint32_t)loop->steps;
+    self->step = loop->steps;
     self->state = TRAP_WAITING;
     every->waiter = self;
     *result = Py_NewRef(self);

@@ -222,9 +222,8 @@ typedef struct {
     int64_t time;     /* FOR: nanoseconds to sleep; UNTIL: loop time in nanoseconds;
                          UNTIL_WALL: microseconds since 1970 UTC */
     int64_t started;  /* while WAITING: loop time when it began; ABROAD: see sleep.h */
-    uint32_t task_number;  /* while WAITING: the task that does, as are these: */
-    uint32_t loop_number;  /* of its loop, the lower half */
-    uint32_t step;         /* in which step of the loop it began, the lower half */
+    uint64_t step;    /* while WAITING: in which step it began; see step_is_of() */
+    uint32_t task_number;  /* likewise: the task that waits */
     uint8_t kind;     /* enum sleep_kind */
     uint8_t state;    /* enum trap_state */
     uint8_t aware;    /* UNTIL_WALL: the datetime had a time zone */
@@ -242,8 +241,8 @@ typedef struct {
     uint64_t index;        /* while WAITING: of the tick to come, as are these: */
     int64_t due;           /* loop time */
     int64_t started;       /* loop time when the await began */
+    uint64_t step;         /* in which step it began */
     uint32_t task_number;  /* the task that waits */
-    uint32_t step;         /* in which step of the loop it began, the lower half */
     uint8_t state;         /* enum trap_state */
     uint8_t excused;
 } NextTickObject;
@@ -530,7 +529,8 @@ struct LoopObject {
     int64_t strict;         /* how far the loop may lag; TIME_FOREVER: as it likes */
     int64_t lag;            /* how late the oldest of the timers was that fired in this pass */
     _Atomic int64_t step_began;  /* monotonic, in a debug run: of the step under way; 0: none */
-    uint64_t steps, wakeups;
+    uint64_t steps;         /* so far, from first_step() on */
+    uint64_t wakeups;
     uint64_t looked;        /* the step in which a Lock last looked at the time, and that time: */
     int64_t looked_at;
 
@@ -577,6 +577,22 @@ struct LoopObject {
     PyObject *wakeup;       /* owned: what set_wakeup() was given; NULL: nothing */
     struct watchdog watchdog;
 };
+
+/* Steps are numbered so that no two loops have one of the same number: 2^40 of them take a week. */
+#define STEP_BITS 40
+
+static inline uint64_t
+first_step(const LoopObject *loop)
+{
+    return loop->number << STEP_BITS;
+}
+
+/* Whether a step was one of that loop. */
+static inline int
+step_is_of(uint64_t step, const LoopObject *loop)
+{
+    return (step ^ loop->steps) >> STEP_BITS == 0;
+}
 
 #define WALL_AT_START INT64_MIN  /* wall_origin: the wall clock when the run begins */
 

@@ -234,8 +234,10 @@ classify_yield(LoopObject *loop, TaskObject *task, PyObject *obj)
     ModuleState *state = loop->state;
     if (Py_TYPE(obj) == state->SleepType) {
         SleepObject *sleep = (SleepObject *)obj;
-        return sleep->state == TRAP_WAITING && sleep_is_of(sleep, loop, task) ? TRAP_OF_SLEEP
-                                                                              : TRAP_UNKNOWN;
+        return sleep->state == TRAP_WAITING
+                       && (sleep->step == loop->steps || sleep_is_of(sleep, loop, task))
+                   ? TRAP_OF_SLEEP
+                   : TRAP_UNKNOWN;
     }
     if (Py_TYPE(obj) == state->NextTickType) {
         NextTickObject *next = (NextTickObject *)obj;
@@ -287,9 +289,9 @@ trap_is_cancelled(enum trap_kind kind, PyObject *trap)
 /* What time it is, for a wait that has begun in this step. One that was begun by hand in an earlier
  * step may be over by now: a timer for it would seem to be late. */
 static inline int64_t
-wait_began(const LoopObject *loop, uint32_t step, int64_t started)
+wait_began(const LoopObject *loop, uint64_t step, int64_t started)
 {
-    return step == (uint32_t)loop->steps ? started : clock_now(&loop->clock);
+    return step == loop->steps ? started : clock_now(&loop->clock);
 }
 
 /* Of a task to which something is to be raised: 1, and that will come instead of what it has

@@ -48,7 +48,7 @@ sleep_new(ModuleState *state, enum sleep_kind kind, int64_t time)
 static inline int
 sleep_is_of(const SleepObject *self, const LoopObject *loop, const TaskObject *task)
 {
-    return self->task_number == task->number && self->loop_number == (uint32_t)loop->number;
+    return self->task_number == task->number && step_is_of(self->step, loop);
 }
 
 /* The loop time at which a waiting sleep is over; at or before `started`: at once. */
@@ -171,8 +171,7 @@ sleep_advance(PyObject *op, PyObject *value, PyObject **result)
         }
         self->started = clock_now(&loop->clock);
         self->task_number = loop->current != NULL ? loop->current->number : 0;
-        self->loop_number = (uint32_t)loop->number;
-        self->step = (uint32_t)loop->steps;
+        self->step = loop->steps;
         self->state = TRAP_WAITING;
         *result = Py_NewRef(op);
         trace_await(loop, op);
