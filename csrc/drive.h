@@ -27,8 +27,15 @@ PyDoc_STRVAR(loop_run_until_complete_doc,
 "([2, 4], 9.0)\n");
 
 static PyObject *
-loop_py_run_until_complete(PyObject *op, PyObject *Py_UNUSED(ignored))
+loop_py_run_until_complete(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 {
+    if (n_args > 0) {  /* as asyncio's takes it */
+        raise_about(PyExc_TypeError, "%s takes no arguments, not %U%s", "run_until_complete()",
+                    args[0],
+                    "; give coroutines to SleepingLoop(), or to its create_task(), and one that is "
+                    "to be run alone to sleeploop.run()");
+        return NULL;
+    }
     LoopObject *loop = (LoopObject *)op;
     if (loop_check_runnable(loop, "run_until_complete()") < 0) {
         return NULL;

@@ -315,7 +315,8 @@ PyDoc_STRVAR(loop_type_doc,
 "<sleeploop.SleepingLoop closed at 2.0 s, speed inf, 0 tasks>\n");
 
 static PyMethodDef loop_methods[] = {
-    {"run_until_complete", loop_py_run_until_complete, METH_NOARGS, loop_run_until_complete_doc},
+    {"run_until_complete", (PyCFunction)(void (*)(void))loop_py_run_until_complete,
+     METH_FASTCALL, loop_run_until_complete_doc},
     {"create_task", (PyCFunction)(void (*)(void))loop_py_create_task,
      METH_FASTCALL | METH_KEYWORDS, loop_create_task_doc},
     {"time", loop_py_time, METH_NOARGS, loop_time_doc},

@@ -195,3 +195,13 @@ def test_they_are_still_of_use_inside():
         return await sleeploop.wait_for(give(2), None)
 
     assert virtual(main()) == 2
+
+
+def test_a_coroutine_given_to_run_until_complete_as_asyncio_takes_it():
+    coro = give(1)
+    loop = SleepingLoop(speed=math.inf)
+    with pytest.raises(TypeError, match=r"takes no arguments, not .*; give coroutines to Sleepi"):
+        loop.run_until_complete(coro)
+    task = loop.create_task(coro)
+    loop.run_until_complete()
+    assert task.result() == 1
