@@ -62,7 +62,8 @@ start_resolve(StartObject *self)
     Py_DECREF(starter);
 }
 
-/* The task that start() made is one of the group's from now on, and the one that waits goes on. */
+/* The task that start() made is one of the group's from now on, and the one that waits goes on.
+ * Beware: may run Python in the end. */
 static void
 start_join_group(StartObject *self, LoopObject *loop)
 {
@@ -82,6 +83,7 @@ start_join_group(StartObject *self, LoopObject *loop)
     if (starter->state == TASK_START && starter->payload == (PyObject *)self) {
         loop_wake(loop, starter);
     }
+    loop_rouse_suspended(loop);
     Py_XDECREF(old);
 }
 

@@ -21,6 +21,7 @@ from sleeploop import (
     LoopClosedError,
     Queue,
     SleepingLoop,
+    TaskGroup,
     checkpoint,
     current_loop,
     open_channel,
@@ -336,6 +337,18 @@ def put_item(loop):
     loop.queue.put_nowait(1)
 
 
+def release_lock(loop):
+    loop.lock.release()
+
+
+def leave_block(loop):
+    loop.lock.__aexit__(None, None, None)
+
+
+def call_started(loop):
+    loop.started(1)
+
+
 def send_item(loop):
     loop.sender.send_nowait(1)
 
@@ -353,6 +366,9 @@ def send_item(loop):
         set_event,
         put_item,
         send_item,
+        release_lock,
+        leave_block,
+        call_started,
     ],
 )
 @pytest.mark.parametrize("call", [lambda function, *args: function(*args), in_thread])
@@ -367,11 +383,27 @@ def test_whoever_changes_something_between_two_steps(change, call, told):
     async def receive(channel):
         await channel.receive()
 
+    async def keep_lock():
+        await loop.lock.acquire()
+        await sleep_forever()
+
+    async def child(started):
+        loop.started = started
+        await sleep_forever()
+
+    async def parent():
+        async with TaskGroup() as group:
+            await group.start(child)
+
     loop = Loop(speed=math.inf)
+    loop.lock = Lock()
     loop.scope, loop.event, loop.queue = CancelScope(shield=True), Event(), Queue()
     loop.sender, receiver = open_channel(0)
     for coro in (
         in_scope(),
+        keep_lock(),
+        loop.lock.acquire(),
+        parent(),
         loop.event.wait(),
         loop.queue.get(),
         receive(receiver),

@@ -363,9 +363,20 @@ lock_is_left_behind(ModuleState *state, const LockObject *lock)
            && running_loop_borrowed(state, lock->loop_number) == NULL;
 }
 
+/* Whoever waits for the lock is woken, between two steps of its loop. Beware: runs Python, so first
+ * of all. */
+COLD static void
+lock_tell_driver(ModuleState *state, LockObject *lock)
+{
+    if (state->driven) {
+        sync_tell_driver(state, (SyncObject *)lock);
+    }
+}
+
 COLD static int
 lock_release_from_elsewhere(ModuleState *state, LockObject *lock, const char *function)
 {
+    lock_tell_driver(state, lock);
     if (!lock_is_left_behind(state, lock)) {
         return raise_not_owner(lock, function);
     }
@@ -429,6 +440,7 @@ lock_is_left_outside(ModuleState *state, const LockObject *lock, PyObject *exc_t
 COLD static PyObject *
 lock_leave_from_elsewhere(ModuleState *state, LockObject *lock, PyObject *exc_type)
 {
+    lock_tell_driver(state, lock);
     if (exc_type != Py_None && lock_is_broken(lock)) {
         return instant_done(state);
     }
