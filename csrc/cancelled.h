@@ -155,13 +155,19 @@ scope_describe_deadline(const ScopeObject *scope)
     return text;
 }
 
+static PyObject *cancelled_error_tp_repr(PyObject *op);
+
 /* Whether an exception's repr() is short and runs nobody's code. */
 static int
 repr_is_plain(PyObject *exc)
 {
+    reprfunc repr = Py_TYPE(exc)->tp_repr;
     PyObject *args = ((PyBaseExceptionObject *)exc)->args;
-    if (Py_TYPE(exc)->tp_repr != ((PyTypeObject *)PyExc_BaseException)->tp_repr
-        || !PyTuple_CheckExact(args) || PyTuple_GET_SIZE(args) > 4) {
+    if (repr == cancelled_error_tp_repr && cancelled_error_scope(exc) == NULL) {
+        repr = ((PyTypeObject *)PyExc_BaseException)->tp_repr;  /* raised by hand */
+    }
+    if (repr != ((PyTypeObject *)PyExc_BaseException)->tp_repr || !PyTuple_CheckExact(args)
+        || PyTuple_GET_SIZE(args) > 4) {
         return 0;
     }
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); i++) {

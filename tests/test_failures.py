@@ -171,7 +171,7 @@ async def a_group_with(error, log=()):
         raise cancelled
 
     errors = []
-    with contextlib.suppress(ExceptionGroup):
+    with contextlib.suppress(BaseExceptionGroup):
         async with TaskGroup() as group:
             task = group.create_task(other())
             group.create_task(fail(error, 1), name="bad")
@@ -228,6 +228,7 @@ def test_who_asks_is_told_in_full_until_the_block_is_over():
         (ValueError, ([1],), "ValueError"),
         (ValueError, tuple(range(9)), "ValueError"),
         (ExceptionGroup, ("g", [ValueError()]), "ExceptionGroup"),
+        (CancelledError, ("by hand",), "CancelledError('by hand')"),
     ],
     ids=lambda given: f"{given!r:.20}",
 )
