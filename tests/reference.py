@@ -539,7 +539,8 @@ class Failure(str):
 
 def failure(task: Task, exc: BaseException) -> Failure:
     words = Failure(f"task {task.name!r} failed with {exc!r:.200}")
-    is_plain = not isinstance(exc, BaseExceptionGroup)
+    is_of_scope = isinstance(exc, CancelledError) and exc.source != "unknown"
+    is_plain = not is_of_scope and not isinstance(exc, BaseExceptionGroup)
     words.short = words if is_plain else f"task {task.name!r} failed with {type(exc).__name__}"
     return words
 
