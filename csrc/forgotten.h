@@ -88,27 +88,39 @@ awaitable_made(ModuleState *state, PyObject *op)
     }
 }
 
-/* New str for the warning: "", or where it was made. Beware: runs Python. */
+/* What was noted of where it was made, a new reference; None if that is not known. */
 static PyObject *
-origin_text(PyObject *op)
+origin_of(PyObject *op)
 {
     ModuleState *state = state_of_type(Py_TYPE(op));  /* NULL: the interpreter ends */
-    PyObject *text = NULL;
+    PyObject *origin = NULL;
     if (state != NULL && state->origins != NULL) {
         PyObject *address = PyLong_FromVoidPtr(op);
-        PyObject *origin =
+        origin =
             address != NULL ? Py_XNewRef(PyDict_GetItemWithError(state->origins, address)) : NULL;
-        PyObject *module = origin != NULL ? import_module("sleeploop._stacks") : NULL;
-        text = module != NULL ? PyObject_CallMethod(module, "origin_text", "O", origin) : NULL;
-        Py_XDECREF(module);
-        Py_XDECREF(origin);
         Py_XDECREF(address);
     }
     PyErr_Clear();
-    return text != NULL ? text : PyUnicode_FromString("");
+    return origin != NULL ? origin : Py_NewRef(Py_None);
 }
 
 /* ---- never awaited --------------------------------------------------------------------------- */
+
+/* 0, or -1 with an exception: warnings may be errors. In Python, for the reason that warn_dropped()
+ * has; where nothing can be imported any more, CPython prints it by itself. */
+COLD static int
+warn_never_awaited(PyObject *name, PyObject *origin)
+{
+    PyObject *module = import_module("sleeploop._stacks");
+    if (module == NULL) {
+        PyErr_Clear();
+        return PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%U' was never awaited", name);
+    }
+    PyObject *done = PyObject_CallMethod(module, "warn_forgotten", "OO", name, origin);
+    Py_DECREF(module);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
 
 /* Beware: runs Python. */
 COLD static void
@@ -116,10 +128,8 @@ warn_forgotten(PyObject *op, const char *function)
 {
     PyObject *saved = PyErr_GetRaisedException();
     PyObject *name = qualname_of_function(function);
-    PyObject *origin = name != NULL ? origin_text(op) : NULL;
-    if (origin == NULL
-        || PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%U' was never awaited%U", name,
-                            origin) < 0) {
+    PyObject *origin = name != NULL ? origin_of(op) : NULL;
+    if (origin == NULL || warn_never_awaited(name, origin) < 0) {
         PyErr_WriteUnraisable(op);
     }
     Py_XDECREF(origin);

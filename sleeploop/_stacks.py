@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from types import AsyncGeneratorType, FrameType, TracebackType
 from typing import Any
@@ -93,10 +94,13 @@ def of_caller() -> traceback.StackSummary:
     return of_frame(frame)
 
 
-def origin_text(origin: list[tuple[str, int, str, None]]) -> str:
-    """What a warning of an awaitable that was forgotten ends with: where that was made."""
-    lines = traceback.StackSummary.from_list(origin).format()
-    return "\nCoroutine created at (most recent call last)\n" + "".join(lines).rstrip("\n")
+def warn_forgotten(name: str, origin: list[tuple[str, int, str, None]] | None) -> None:
+    """An awaitable has died that nobody awaited. origin: where it was made, if that is known."""
+    text = f"coroutine {name!r} was never awaited"
+    if origin is not None:
+        lines = traceback.StackSummary.from_list(origin).format()
+        text += "\nCoroutine created at (most recent call last)\n" + "".join(lines).rstrip("\n")
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def of_frame(frame: FrameType | None) -> traceback.StackSummary:

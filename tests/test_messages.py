@@ -129,7 +129,7 @@ def test_no_type_names_a_private_module(kind):
 
 @pytest.mark.parametrize("kind", [sleeploop.Queue, LifoQueue, PriorityQueue])
 def test_queues_name_themselves(kind):
-    with pytest.raises(TypeError, match=rf" {kind.__name__}\(\)"):
+    with pytest.raises(TypeError, match=rf"\b{kind.__name__}\(\)"):
         kind(nonsense=1)
 
 
