@@ -20,8 +20,8 @@ LEAKS  ?= 3:4
 BUILDS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format werror asan leaks oom syscalls portable coverage bench \
-        versions newer dist clean venv
+.PHONY: help demo test lint format werror asan leaks oom syscalls portable coverage walk \
+        bench versions newer dist clean venv
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [ARGS="arguments for pytest or the rig"]'
@@ -82,6 +82,13 @@ coverage: ## which branches of the C code the suite takes
 	$(ENVS)/coverage/bin/python -m gcovr --root . --filter _sleeploop.c --filter csrc/ \
 		--gcov-object-directory $(ENVS)/coverage/build $(ENVS)/coverage/build \
 		--txt-metric branch --txt - --html-details $(ENVS)/coverage/index.html && exit $$status
+
+walk: ## how many calls, through how many files, it takes to get a thing done (ARGS=-v: which)
+	@CC=gcc CFLAGS="-O0 -g -finstrument-functions \
+		-finstrument-functions-exclude-file-list=/include/python" \
+		sh tools/env.sh $(PYTHON) $(ENVS)/walk
+	@gcc -O1 -shared -fPIC tools/walk.c -o $(ENVS)/walk/recorder.so
+	@LD_PRELOAD=$(ENVS)/walk/recorder.so $(ENVS)/walk/bin/python tools/walk.py $(ARGS)
 
 bench: ## the benchmarks, with their peers beside us
 	@sh tools/env.sh $(PYTHON) $(VENV) bench
