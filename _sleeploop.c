@@ -22,6 +22,9 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/sync/semaphore.h"
 #include "csrc/sync/store.h"
 
+/* The table of kinds.h, now that all rows are known. */
+static const struct await_kind *const await_kinds[N_AWAIT_KINDS] = {AWAIT_KINDS(ROW_LISTED)};
+
 static PyMethodDef module_methods[] = {
     {"run", (PyCFunction)(void (*)(void))module_py_run, METH_FASTCALL | METH_KEYWORDS, run_doc},
     {"create_task", (PyCFunction)(void (*)(void))module_py_create_task,
@@ -148,6 +151,7 @@ static const struct {
     {&task_spec, AT(TaskType), 1},
     {&sleep_spec, AT(SleepType), 0},
     {&join_spec, AT(JoinType), 0},
+    {&moment_spec, AT(MomentType), 0},
     {&scope_spec, AT(ScopeType), 1},
     {&group_spec, AT(GroupType), 1},
     {&leave_spec, AT(LeaveType), 0},
@@ -406,6 +410,7 @@ module_free(void *module)
 {
     ModuleState *state = PyModule_GetState(module);
     (void)module_clear((PyObject *)module);
+    PyObject_Free(state->spare_sleep);
     while (state->begun.next != NULL && ring_pop(&state->begun) != NULL) {
         /* the loops that have begun outlive it */
     }

@@ -27,7 +27,7 @@ loop_abandon(LoopObject *loop)
             link_remove(&task->link);
             loop->ready_len--;
         }
-        else {
+        else if (task->state == TASK_PARKED) {
             loop_unpark(loop, task);
         }
         loop_finish(loop, task, TASK_CANCELLED, NULL);

@@ -15,8 +15,6 @@
 
 /* ---- the awaitable --------------------------------------------------------------------------- */
 
-#define NEXTTICK_FUNCTION "Every.__anext__()"
-
 /* The first await: the schedule gets its place in loop time. */
 static void
 every_begin(EveryObject *every, LoopObject *loop, int64_t now)
@@ -39,8 +37,9 @@ every_begin(EveryObject *every, LoopObject *loop, int64_t now)
 }
 
 static PySendResult
-nexttick_begin(ModuleState *state, NextTickObject *self, PyObject **result)
+nexttick_begin(ModuleState *state, Awaitable *op, PyObject **result)
 {
+    NextTickObject *self = (NextTickObject *)op;
     EveryObject *every = self->every;
     LoopObject *loop = current_loop_borrowed(state);
     self->excused = 1;  /* in case of an error: it has been awaited, in vain */
@@ -63,143 +62,103 @@ nexttick_begin(ModuleState *state, NextTickObject *self, PyObject **result)
                         "every(): this one has begun on another loop; make a new one for each run");
         return PYGEN_ERROR;
     }
-    self->started = now;
     self->index = every->next;
     self->due = schedule_due(&every->schedule, self->index);
     if (every->missed == MISSED_SKIP && self->due < now) {
         self->index = schedule_latest(&every->schedule, self->index, now);
         self->due = schedule_due(&every->schedule, self->index);
     }
-    self->task_number = loop->current->number;
-    self->step = loop->steps;
-    self->state = TRAP_WAITING;
     every->waiter = self;
-    *result = Py_NewRef(self);
-    trace_await(loop, (PyObject *)self);
-    return PYGEN_NEXT;
+    return await_yield(op, loop, now, result);
+}
+
+static enum parked
+nexttick_park(Awaitable *self, LoopObject *loop, TaskObject *task)
+{
+    return task_park_until(loop, task, await_began(self, loop), ((NextTickObject *)self)->due);
 }
 
 /* However the await ends, if it has begun. */
 static inline void
 nexttick_ended(NextTickObject *self)
 {
-    self->state = TRAP_DONE;
+    self->state = AWAIT_DONE;
     if (self->every->waiter == self) {
         self->every->waiter = NULL;
     }
 }
 
-static PySendResult
-nexttick_end(ModuleState *state, NextTickObject *self, PyObject **result)
+static int
+nexttick_give_up(Awaitable *self, PyObject *Py_UNUSED(exc))
 {
+    nexttick_ended((NextTickObject *)self);
+    return 1;
+}
+
+static PySendResult
+nexttick_resume(Awaitable *op, LoopObject *loop, PyObject **result)
+{
+    NextTickObject *self = (NextTickObject *)op;
     EveryObject *every = self->every;
-    LoopObject *loop = current_loop_borrowed(state);
-    if (loop == NULL || loop->number != every->loop_number || loop->current == NULL
-        || loop->current->number != self->task_number) {
-        return trap_used_up("every()'s __anext__()");  /* the wake-up belongs to another task */
-    }
     int64_t now = clock_now(&loop->clock);
     if (now < self->due) {  /* somebody resumes it by hand; a tick is never early */
-        *result = Py_NewRef(self);
+        *result = Py_NewRef((PyObject *)self);
         return PYGEN_NEXT;
     }
     nexttick_ended(self);
-    *result = tick_new(state, self->index, self->due, time_since(self->due, now),
+    *result = tick_new(loop->state, self->index, self->due, time_since(self->due, now),
                        self->index - every->next);
     if (*result == NULL) {
         return PYGEN_ERROR;
     }
-    int was_overdue = self->due < self->started;
+    int was_overdue = self->due < self->since;
     if (was_overdue && every->missed == MISSED_DELAY) {
         every->schedule.base = now;
         every->schedule.base_index = self->index;
     }
-    if (loop->clock.mode != CLOCK_VIRTUAL && self->due > self->started) {
+    if (loop->clock.mode != CLOCK_VIRTUAL && self->due > self->since) {
         lateness_add(&loop->late, now - self->due);
     }
     every->next = self->index + 1;
     return PYGEN_RETURN;
 }
 
-static PySendResult
-nexttick_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
+static int
+nexttick_wake_time(Awaitable *self, LoopObject *Py_UNUSED(loop), int64_t *when)
 {
-    NextTickObject *self = (NextTickObject *)op;
-    ModuleState *state = state_of_type(Py_TYPE(op));
-    *result = NULL;
-    switch (self->state) {
-    case TRAP_NEW:
-        return nexttick_begin(state, self, result);
-    case TRAP_WAITING:
-        return nexttick_end(state, self, result);
-    default:
-        return trap_used_up("every()'s __anext__()");
-    }
-}
-
-/* The place to notice a second await, as in sleep.h. */
-static PyObject *
-nexttick_tp_iter(PyObject *op)
-{
-    if (((NextTickObject *)op)->state != TRAP_NEW) {
-        trap_used_up("every()'s __anext__()");
-        return NULL;
-    }
-    return Py_NewRef(op);
+    *when = ((NextTickObject *)self)->due;
+    return 0;
 }
 
 static PyObject *
-nexttick_tp_iternext(PyObject *op)
+nexttick_waits_on(Awaitable *self)
 {
-    PyObject *result;
-    switch (nexttick_advance(op, Py_None, &result)) {
-    case PYGEN_NEXT:
-        return result;
-    case PYGEN_RETURN:
-        return stop_iteration_reused_steal(state_of_type(Py_TYPE(op)), result);
-    default:
-        return NULL;
-    }
+    return Py_NewRef((PyObject *)((NextTickObject *)self)->every);
 }
 
-static PyObject *
-nexttick_py_send(PyObject *op, PyObject *value)
-{
-    return trap_send(op, value, nexttick_advance);
-}
+static const struct await_kind tick_kind = {
+    AWAIT_KIND(tick_kind, "Every.__anext__()"),
+    .is_sleep = 1,
+    .reuses_end = 1,
+    .begin = nexttick_begin,
+    .resume = nexttick_resume,
+    .give_up = nexttick_give_up,
+    .park = nexttick_park,
+    .unpark = await_unpark_timer,
+    .outside = await_waits_for_signal,
+    .waits_on = nexttick_waits_on,
+    .wake_time = nexttick_wake_time,
+    .describe = await_describe_sleep,
+};
 
-static PyObject *
-nexttick_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
-{
-    NextTickObject *self = (NextTickObject *)op;
-    PyObject *result = trap_throw(&self->state, args, n_args);
-    if (self->state == TRAP_DONE) {
-        nexttick_ended(self);
-    }
-    return result;
-}
-
-static PyObject *
-nexttick_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    nexttick_ended((NextTickObject *)op);
-    Py_RETURN_NONE;
-}
+/* ---- its type -------------------------------------------------------------------------------- */
 
 static PyObject *
 nexttick_tp_repr(PyObject *op)
 {
-    NextTickObject *self = (NextTickObject *)op;
-    return trap_is_stray(op, self->state, self->task_number)
-               ? trap_stray_repr(NEXTTICK_FUNCTION)
-               : PyUnicode_FromFormat("<next of %R>", self->every);
-}
-
-static void
-nexttick_tp_finalize(PyObject *op)
-{
-    NextTickObject *self = (NextTickObject *)op;
-    awaitable_finalize(op, &self->state, self->excused, NEXTTICK_FUNCTION);
+    return await_is_stray((Awaitable *)op)
+               ? await_stray_repr((Awaitable *)op)
+               : PyUnicode_FromFormat("<next of %R>", ((NextTickObject *)op)->every);
 }
 
 static void
@@ -208,7 +167,7 @@ nexttick_tp_dealloc(PyObject *op)
     NextTickObject *self = (NextTickObject *)op;
     PyTypeObject *type = Py_TYPE(op);
     EveryObject *every = self->every;
-    if (awaitable_dies(op, self->state) < 0) {
+    if (await_dies(op) < 0) {
         return;
     }
     nexttick_ended(self);
@@ -222,32 +181,14 @@ nexttick_tp_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-static PyMethodDef nexttick_methods[] = {
-    {"send", nexttick_py_send, METH_O,
-     PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
-    {"throw", (PyCFunction)(void (*)(void))nexttick_py_throw, METH_FASTCALL,
-     PyDoc_STR("throw($self, exception, /, *args)\n--\n\nAs of a generator.")},
-    {"close", nexttick_py_close, METH_NOARGS,
-     PyDoc_STR("close($self, /)\n--\n\nAs of a generator.")},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef nexttick_getset[] = {
-    TRAP_NAME_GETTERS(NEXTTICK_FUNCTION),
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
 static PyType_Slot nexttick_slots[] = {
     {Py_tp_doc, (void *)"What __anext__() of an Every returns; `async for` awaits it, once."},
     {Py_tp_dealloc, nexttick_tp_dealloc},
-    {Py_tp_finalize, nexttick_tp_finalize},
+    {Py_tp_finalize, await_tp_finalize},
     {Py_tp_repr, nexttick_tp_repr},
-    {Py_tp_iter, nexttick_tp_iter},
-    {Py_tp_iternext, nexttick_tp_iternext},
-    {Py_am_await, nexttick_tp_iter},
-    {Py_am_send, nexttick_advance},
-    {Py_tp_methods, nexttick_methods},
-    {Py_tp_getset, nexttick_getset},
+    AWAIT_SLOTS(await_tp_iter),
+    {Py_tp_methods, await_methods},
+    {Py_tp_getset, await_getset},
     {0, NULL},
 };
 
@@ -282,13 +223,10 @@ every_am_anext(PyObject *op)
             return NULL;
         }
     }
+    await_init((Awaitable *)next, tick_kind_number);
     next->every = (EveryObject *)Py_NewRef(op);
     next->index = 0;
     next->due = 0;
-    next->started = 0;
-    next->task_number = next->step = 0;
-    next->state = TRAP_NEW;
-    next->excused = 0;
     awaitable_made(state, (PyObject *)next);
     return (PyObject *)next;
 }

@@ -5,6 +5,7 @@
 #define SLEEPLOOP_FINISH_H
 
 #include "pending.h"
+#include "waitobject.h"
 
 /* Even from a task that somebody might await: KeyboardInterrupt, SystemExit and their like. */
 static int
@@ -107,9 +108,9 @@ lock_break(LoopObject *loop, OwnedObject *lock)
     }
     for (struct link *l = loop->live.next; lock->held > 0 && l != &loop->live; l = l->next) {
         TaskObject *task = TASK_OF_REGISTERED(l);
-        wait = task->state == TASK_WAIT ? (WaitObject *)task->payload : NULL;
-        if (wait != NULL && wait->kind->needs != NULL
-            && wait->kind->needs(wait) == (SyncObject *)lock) {
+        wait = await_as_wait(task_await_borrowed(task));
+        if (wait != NULL && !wait->firm && wait_kind(wait)->needs != NULL
+            && wait_kind(wait)->needs(wait) == (SyncObject *)lock) {
             wait->outcome = WAIT_REFUSED;
             loop_wake(loop, task);
         }

@@ -137,45 +137,4 @@ warn_forgotten(PyObject *op, const char *function)
     PyErr_SetRaisedException(saved);
 }
 
-/* Somebody takes it over who will await or close it, if that has to be; or it has been withdrawn. It
- * is not forgotten, even if the collector finds it together with what has it. Does nothing about
- * anything else than our own awaitables. */
-static void
-awaitable_excuse(ModuleState *state, PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    if (type == state->SleepType) {
-        ((SleepObject *)op)->excused = 1;
-    }
-    else if (is_wait(state, op)) {
-        ((WaitObject *)op)->excused = 1;
-    }
-    else if (type == state->NextTickType) {
-        ((NextTickObject *)op)->excused = 1;
-    }
-    else if (type == state->StartType) {
-        ((StartObject *)op)->excused = 1;
-    }
-    else if (type == state->LeaveType) {
-        ((LeaveObject *)op)->excused = 1;
-    }
-}
-
-/* For tp_finalize. Beware: may run Python. */
-static inline void
-awaitable_finalize(PyObject *op, uint8_t *state, int excused, const char *function)
-{
-    if (*state == TRAP_NEW && !excused) {
-        *state = TRAP_DONE;
-        warn_forgotten(op, function);
-    }
-}
-
-/* The beginning of tp_dealloc: 0; or -1: somebody has kept it. Beware: may run Python. */
-static inline int
-awaitable_dies(PyObject *op, uint8_t state)
-{
-    return state == TRAP_NEW ? PyObject_CallFinalizerFromDealloc(op) : 0;
-}
-
 #endif /* SLEEPLOOP_FORGOTTEN_H */

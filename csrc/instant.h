@@ -4,7 +4,7 @@
 #ifndef SLEEPLOOP_INSTANT_H
 #define SLEEPLOOP_INSTANT_H
 
-#include "trap.h"
+#include "awaitable.h"
 
 /* NULL, with the exception that is set, if value is NULL. Steals value. take_back(value) is
  * called when there is no memory to hand the value over, with no exception set. */
@@ -53,7 +53,13 @@ instant_advance(PyObject *op, PyObject *Py_UNUSED(sent), PyObject **result)
     }
     *result = self->value;
     self->value = NULL;
-    return *result != NULL ? PYGEN_RETURN : trap_used_up("__aenter__() or __aexit__()");
+    if (*result == NULL) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this __aenter__() or __aexit__() was awaited before: make a new one for "
+                        "each await");
+        return PYGEN_ERROR;
+    }
+    return PYGEN_RETURN;
 }
 
 static PyObject *
@@ -62,19 +68,20 @@ instant_tp_iternext(PyObject *op)
     if (((InstantObject *)op)->is_shared) {
         return NULL;  /* the short form of "ended with None" */
     }
+    InstantObject *self = (InstantObject *)op;
     PyObject *result;
-    PySendResult how = instant_advance(op, Py_None, &result);
-    if (how != PYGEN_RETURN || ((InstantObject *)op)->take_back == NULL) {
-        return trap_next_result(how, result);
+    if (instant_advance(op, Py_None, &result) == PYGEN_ERROR) {
+        return NULL;
     }
-    PyObject *value = Py_NewRef(result);
-    (void)trap_next_result(how, result);
-    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
+    if (result != Py_None && stop_iteration_bare(result) == 0) {
+        return NULL;
+    }
+    if (result != Py_None && self->take_back != NULL) {
         PyObject *exc = PyErr_GetRaisedException();
-        ((InstantObject *)op)->take_back(value);
+        self->take_back(result);
         PyErr_SetRaisedException(exc);
     }
-    Py_DECREF(value);
+    Py_DECREF(result);
     return NULL;
 }
 

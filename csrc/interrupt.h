@@ -41,30 +41,6 @@ static PyGetSetDef interrupt_cause_def = {
     PyDoc_STR("What interrupt() was given, or None."), NULL,
 };
 
-/* ---- at the end of a block ------------------------------------------------------------------- */
-
-/* The task waits there for tasks of its own, from where it is not taken, and has yet to get an
- * interrupt. That is a failure of the block: the tasks are cancelled, and when they have ended, the
- * group raises it. A group that gives way, as first_of() has one, leaves it to the next await; and
- * so does one that is being cancelled already. */
-static void
-leave_interrupted(LoopObject *loop, TaskObject *task)
-{
-    GroupObject *group = ((LeaveObject *)task->payload)->group;
-    if (group->gives_way) {
-        loop_cancel_scope(loop, group->scope, SOURCE_EXPLICIT);
-    }
-    else if (!(task->flags & TASK_CANCELLING)) {
-        PyObject *exc = interrupts_take(loop, task);
-        if (exc == NULL) {
-            exc = PyErr_GetRaisedException();
-        }
-        group_keep_error(loop, group, exc);
-        loop_cancel_by_failure(loop, group->scope, task, exc);
-        Py_DECREF(exc);
-    }
-}
-
 /* ---- the call -------------------------------------------------------------------------------- */
 
 /* What can fail of it comes first, so that whoever has more to do can do it in between: between
@@ -108,8 +84,9 @@ interrupt_deliver(TaskObject *task, PyObject *exc_steal)
         return;
     }
     Py_DECREF(exc_steal);
-    if (task->state == TASK_LEAVE) {
-        leave_interrupted(loop, task);
+    Awaitable *await = task_await_borrowed(task);
+    if (await != NULL && await_kind(await)->interrupted != NULL) {
+        await_kind(await)->interrupted(await, loop, task);
     }
 }
 

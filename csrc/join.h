@@ -1,30 +1,21 @@
-/* join.h: `await task`, a task waiting for another. */
+/* join.h: `await task`: a task waits for another. */
 #ifndef SLEEPLOOP_JOIN_H
 #define SLEEPLOOP_JOIN_H
 
 #include "task.h"
 
 static PyObject *
-join_new(ModuleState *state, TaskObject *task, int only_wait)
+join_new(ModuleState *state, TaskObject *task, enum await_kind_number kind)
 {
     JoinObject *join = PyObject_GC_New(JoinObject, state->JoinType);
     if (join == NULL) {
         return NULL;
     }
+    await_init((Awaitable *)join, kind);
+    join->excused = 1;  /* `task.__await__()` alone is no mistake */
     join->task = (TaskObject *)Py_NewRef(task);
-    join->started = 0;
-    join->loop_number = 0;
-    join->task_number = 0;
-    join->state = TRAP_NEW;
-    join->only_wait = (uint8_t)only_wait;
     PyObject_GC_Track(join);
     return (PyObject *)join;
-}
-
-static PyObject *
-task_am_await(PyObject *op)
-{
-    return join_new(state_of_type(Py_TYPE(op)), (TaskObject *)op, 0);
 }
 
 /* A join that can never end, or that the loop could not see end: -1 with RuntimeError. */
@@ -48,66 +39,102 @@ join_check(ModuleState *state, TaskObject *task)
     return 0;
 }
 
-static PySendResult
-join_advance(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
+/* The task has ended, and this is its outcome, if it is asked for. */
+static inline PySendResult
+join_end(JoinObject *self, ModuleState *state, PyObject **result)
 {
-    JoinObject *self = (JoinObject *)op;
-    ModuleState *state = state_of_type(Py_TYPE(op));
-    *result = NULL;
-    if (self->state == TRAP_DONE) {
-        return trap_used_up("task's __await__()");
-    }
-    int wait = !task_done(self->task);
-    LoopObject *loop = self->task->loop;
-    if (wait && join_check(state, self->task) < 0) {
-        self->state = TRAP_DONE;
-        return PYGEN_ERROR;
-    }
-    if (!wait && self->state == TRAP_NEW) {
-        /* No need to wait; but what is to be raised at an await is raised at this one, too. */
-        loop = current_loop_borrowed(state);
-        wait = loop != NULL && loop->current != NULL && !task_may_go_on(loop->current);
-    }
-    if (wait) {
-        self->started = clock_about_now(&loop->clock);
-        self->loop_number = loop->number;
-        self->task_number = loop->current != NULL ? loop->current->number : 0;
-        self->state = TRAP_WAITING;
-        *result = Py_NewRef(op);
-        trace_await(loop, op);
-        return PYGEN_NEXT;
-    }
-    self->state = TRAP_DONE;
-    *result = self->only_wait ? Py_NewRef(Py_None) : task_outcome(state, self->task);
+    self->state = AWAIT_DONE;
+    *result = self->kind == wait_done_kind_number ? Py_NewRef(Py_None)
+                                                  : task_outcome(state, self->task);
     return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
-static PyObject *
-join_tp_iternext(PyObject *op)
+static PySendResult
+join_begin(ModuleState *state, Awaitable *op, PyObject **result)
 {
-    PyObject *result;
-    PySendResult how = join_advance(op, Py_None, &result);
-    return trap_next_result(how, result);
+    JoinObject *self = (JoinObject *)op;
+    LoopObject *loop = self->task->loop;
+    if (!task_done(self->task)) {
+        if (join_check(state, self->task) < 0) {
+            self->state = AWAIT_DONE;
+            return PYGEN_ERROR;
+        }
+    }
+    else {
+        /* No need to wait; but what is to be raised at an await is raised at this one, too. */
+        loop = current_loop_borrowed(state);
+        if (loop == NULL || loop->current == NULL || task_may_go_on(loop->current)) {
+            return join_end(self, state, result);
+        }
+    }
+    return await_yield(op, loop, clock_about_now(&loop->clock), result);
+}
+
+static PySendResult
+join_resume(Awaitable *self, LoopObject *loop, PyObject **result)
+{
+    return task_done(((JoinObject *)self)->task)
+               ? join_end((JoinObject *)self, loop->state, result)
+               : await_yield_again(self, loop, result);  /* resumed by hand */
+}
+
+/* Behind the others that wait for the same task. */
+static enum parked
+join_park(Awaitable *self, LoopObject *Py_UNUSED(loop), TaskObject *task)
+{
+    TaskObject *target = ((JoinObject *)self)->task;
+    if (task_done(target)) {
+        return PARK_READY;
+    }
+    chain_push(&target->waiters, &task->link);
+    return PARKED;
+}
+
+static void
+join_unpark(Awaitable *self, LoopObject *Py_UNUSED(loop), TaskObject *task)
+{
+    chain_remove(&((JoinObject *)self)->task->waiters, &task->link);
 }
 
 static PyObject *
-join_py_send(PyObject *op, PyObject *value)
+join_waits_on(Awaitable *self)
 {
-    return trap_send(op, value, join_advance);
+    return Py_NewRef((PyObject *)((JoinObject *)self)->task);
 }
 
 static PyObject *
-join_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
+join_describe(Awaitable *self, LoopObject *Py_UNUSED(loop))
 {
-    return trap_throw(&((JoinObject *)op)->state, args, n_args);
+    PyObject *name = task_name(((JoinObject *)self)->task);
+    PyObject *text = name != NULL ? PyUnicode_FromFormat("waiting for task %R", name) : NULL;
+    Py_XDECREF(name);
+    return text;
+}
+
+static uint32_t
+join_blocker(const Awaitable *self)
+{
+    return ((const JoinObject *)self)->task->number;
 }
 
 static PyObject *
-join_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+join_graph_row(Awaitable *self)
 {
-    ((JoinObject *)op)->state = TRAP_DONE;
-    Py_RETURN_NONE;
+    return Py_BuildValue("(sI)", "join", (unsigned)join_blocker(self));
 }
+
+#define JOIN_KIND                                                                              \
+    .begin = join_begin, .resume = join_resume, .park = join_park,            \
+    .unpark = join_unpark, .describe = join_describe, .waits_on = join_waits_on,               \
+    .blocker = join_blocker, .graph_row = join_graph_row
+
+static const struct await_kind join_kind = {AWAIT_KIND(join_kind, "Task.__await__()"), JOIN_KIND};
+
+/* Does not ask for the outcome, and leaves a failure unseen. */
+static const struct await_kind wait_done_kind = {AWAIT_KIND(wait_done_kind, "_wait_done()"),
+                                                 JOIN_KIND};
+
+/* ---- the type -------------------------------------------------------------------------------- */
 
 /* Without a tp_clear: a cycle through a join leads through its task, which breaks it. A
  * parked task finds the chain that it stands in by its join. */
@@ -123,37 +150,24 @@ static void
 join_tp_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
+    if (await_dies(op) < 0) {
+        return;
+    }
     PyObject_GC_UnTrack(op);
     Py_DECREF(((JoinObject *)op)->task);
     type->tp_free(op);
     Py_DECREF(type);
 }
 
-static PyObject *
-join_tp_repr(PyObject *op)
-{
-    JoinObject *self = (JoinObject *)op;
-    return trap_repr(op, self->state, self->task_number, "Task.__await__()");
-}
-
-static PyMethodDef join_methods[] = {
-    {"send", join_py_send, METH_O, PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
-    {"throw", (PyCFunction)(void (*)(void))join_py_throw, METH_FASTCALL,
-     PyDoc_STR("throw($self, exception, /, *args)\n--\n\nAs of a generator.")},
-    {"close", join_py_close, METH_NOARGS, PyDoc_STR("close($self, /)\n--\n\nAs of a generator.")},
-    {NULL, NULL, 0, NULL},
-};
-
 static PyType_Slot join_slots[] = {
     {Py_tp_doc, (void *)"What `await task` waits with."},
     {Py_tp_dealloc, join_tp_dealloc},
+    {Py_tp_finalize, await_tp_finalize},
     {Py_tp_traverse, join_tp_traverse},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, join_tp_iternext},
-    {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, join_advance},
-    {Py_tp_repr, join_tp_repr},
-    {Py_tp_methods, join_methods},
+    {Py_tp_repr, await_tp_repr},
+    AWAIT_SLOTS(PyObject_SelfIter),
+    {Py_tp_methods, await_methods},
+    {Py_tp_getset, await_getset},
     {0, NULL},
 };
 
@@ -164,5 +178,12 @@ static PyType_Spec join_spec = {
              | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = join_slots,
 };
+
+/* The await of a task itself. */
+static PyObject *
+task_am_await(PyObject *op)
+{
+    return join_new(state_of_type(Py_TYPE(op)), (TaskObject *)op, join_kind_number);
+}
 
 #endif /* SLEEPLOOP_JOIN_H */

@@ -6,8 +6,6 @@
 
 #include "block.h"
 
-#define LEAVE_FUNCTION "TaskGroup.__aexit__()"
-
 static LeaveObject *
 leave_new(ModuleState *state, GroupObject *group, PyObject *exc)
 {
@@ -15,11 +13,11 @@ leave_new(ModuleState *state, GroupObject *group, PyObject *exc)
     if (leave == NULL) {
         return NULL;
     }
+    await_init((Awaitable *)leave, group_end_kind_number);
     leave->group = (GroupObject *)Py_NewRef(group);
     leave->exc = Py_XNewRef(exc);
-    leave->started = 0;
-    leave->is_own = leave->is_other = leave->excused = 0;
-    leave->state = TRAP_NEW;
+    leave->is_own = leave->is_other = 0;
+    leave->firm = 1;
     PyObject_GC_Track(leave);
     awaitable_made(state, (PyObject *)leave);
     return leave;
@@ -119,7 +117,7 @@ leave_end(LoopObject *loop, LeaveObject *self, PyObject **result)
     PyObject *exc = self->exc;
     int caught;
     self->exc = NULL;
-    self->state = TRAP_DONE;
+    self->state = AWAIT_DONE;
     group->state = GROUP_CLOSED;
     /* Whose a CancelledError is that was raised by hand is settled while its cause holds. */
     scope_leave(group->scope);
@@ -134,13 +132,14 @@ leave_end(LoopObject *loop, LeaveObject *self, PyObject **result)
 
 /* The block is over: its failure cancels the tasks. */
 static PySendResult
-leave_begin(ModuleState *state, LeaveObject *self, PyObject **result)
+leave_begin(ModuleState *state, Awaitable *op, PyObject **result)
 {
+    LeaveObject *self = (LeaveObject *)op;
     GroupObject *group = self->group;
     ScopeObject *scope = group->scope;
     LoopObject *loop = current_loop_borrowed(state);
     PyObject *torn = NULL;
-    self->state = TRAP_DONE;  /* for now: what follows may run Python, which may resume it */
+    self->state = AWAIT_DONE;  /* for now: what follows may run Python, which may resume it */
     if (scope->state == SCOPE_ENTERED && loop != NULL && loop->current == scope->task
         && scope->task->scope != scope) {
         /* Scopes inside of it were not left. That is an error, but its tasks are waited for. */
@@ -172,94 +171,145 @@ leave_begin(ModuleState *state, LeaveObject *self, PyObject **result)
     if (group->count == 0 && group->starting == 0) {
         return leave_end(loop, self, result);
     }
-    self->started = clock_about_now(&loop->clock);
-    self->state = TRAP_WAITING;
-    *result = Py_NewRef(self);
-    trace_await(loop, (PyObject *)self);
-    return PYGEN_NEXT;
+    return await_yield(op, loop, clock_about_now(&loop->clock), result);
+}
+
+/* The task waits there for tasks of its own, from where it is not taken, and has yet to get an
+ * interrupt. That is a failure of the block: the tasks are cancelled, and when they have ended, the
+ * group raises it. A group that gives way, as first_of() has one, leaves it to the next await; and
+ * so does one that is being cancelled already. */
+static void
+leave_interrupted(Awaitable *self, LoopObject *loop, TaskObject *task)
+{
+    GroupObject *group = ((LeaveObject *)self)->group;
+    if (group->gives_way) {
+        loop_cancel_scope(loop, group->scope, SOURCE_EXPLICIT);
+    }
+    else if (!(task->flags & TASK_CANCELLING)) {
+        PyObject *exc = interrupts_take(loop, task);
+        if (exc == NULL) {
+            exc = PyErr_GetRaisedException();
+        }
+        group_keep_error(loop, group, exc);
+        loop_cancel_by_failure(loop, group->scope, task, exc);
+        Py_DECREF(exc);
+    }
 }
 
 static PySendResult
-leave_advance(PyObject *op, PyObject *Py_UNUSED(sent), PyObject **result)
+leave_resume(Awaitable *op, LoopObject *loop, PyObject **result)
 {
     LeaveObject *self = (LeaveObject *)op;
-    ModuleState *state = state_of_type(Py_TYPE(op));
     GroupObject *group = self->group;
-    *result = NULL;
-    if (self->state == TRAP_NEW) {
-        return leave_begin(state, self, result);
-    }
-    LoopObject *loop = current_loop_borrowed(state);
-    if (self->state != TRAP_WAITING || loop == NULL || group->scope->task == NULL
-        || loop->current != group->scope->task) {
-        return trap_used_up("__aexit__()");
+    if (group->scope->task != loop->current) {
+        return await_used_up(op);  /* torn off meanwhile */
     }
     if (group->count > 0 || group->starting > 0) {
-        *result = Py_NewRef(op);  /* resumed by hand */
-        return PYGEN_NEXT;
+        return await_yield_again(op, loop, result);  /* resumed by hand */
     }
-    if (group->scope->task->scope != group->scope) {
+    if (loop->current->scope != group->scope) {
         PyErr_SetString(PyExc_RuntimeError, "__aexit__() was resumed inside of another block");
         return PYGEN_ERROR;
     }
     return leave_end(loop, self, result);
 }
 
-static PyObject *
-leave_tp_iternext(PyObject *op)
+/* The end is given up, as when the coroutine is closed: what is left is cancelled. If it is closed,
+ * as by the second Ctrl-C, what the block had failed with goes to the run, as nobody else is left to
+ * raise it. */
+static int
+leave_give_up(Awaitable *op, PyObject *exc)
 {
-    PyObject *result;
-    PySendResult how = leave_advance(op, Py_None, &result);
-    return trap_next_result(how, result);
-}
-
-static PyObject *
-leave_py_send(PyObject *op, PyObject *value)
-{
-    return trap_send(op, value, leave_advance);
-}
-
-/* The end is given up, as when the coroutine is closed: what is left is cancelled. */
-static void
-leave_give_up(LeaveObject *self)
-{
+    LeaveObject *self = (LeaveObject *)op;
     ScopeObject *scope = self->group->scope;
-    if (self->state == TRAP_WAITING && scope->state == SCOPE_ENTERED) {
-        scope_tear_off(scope);
-    }
-    self->state = TRAP_DONE;
-}
-
-static PyObject *
-leave_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
-{
-    LeaveObject *self = (LeaveObject *)op;
-    uint8_t state = self->state;
-    PyObject *result = trap_throw(&state, args, n_args);
-    if (state == TRAP_DONE) {
-        PyObject *exc = PyErr_GetRaisedException();
-        leave_give_up(self);
-        PyErr_SetRaisedException(exc);
-    }
-    return result;
-}
-
-/* Its coroutine is closed, as by the second Ctrl-C: what the block had failed with goes to the run,
- * as nobody else is left to raise it. */
-static PyObject *
-leave_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    LeaveObject *self = (LeaveObject *)op;
     ModuleState *state = state_of_type(Py_TYPE(op));
     LoopObject *loop = current_loop_borrowed(state);
-    if (self->state == TRAP_WAITING && self->exc != NULL && loop != NULL && loop->errors != NULL
-        && !is_cancelled_error(state, self->exc)
+    if (exc == NULL && self->state == AWAIT_WAITING && self->exc != NULL && loop != NULL
+        && loop->errors != NULL && !is_cancelled_error(state, self->exc)
         && !PyErr_GivenExceptionMatches(self->exc, PyExc_GeneratorExit)) {
         loop_record_error(loop, self->exc);
     }
-    leave_give_up(self);
-    Py_RETURN_NONE;
+    if (self->state == AWAIT_WAITING && scope->state == SCOPE_ENTERED) {
+        scope_tear_off(scope);
+    }
+    self->state = AWAIT_DONE;
+    return 1;
 }
+
+/* Until the group is empty. Its task is not taken away: the others are cancelled with it, and end
+ * first. */
+static enum parked
+leave_park(Awaitable *self, LoopObject *loop, TaskObject *task)
+{
+    GroupObject *group = ((LeaveObject *)self)->group;
+    if (group->scope->task != task) {
+        return PARK_REFUSED;  /* torn off since the await has begun */
+    }
+    if (group->count == 0 && group->starting == 0) {
+        return PARK_READY;
+    }
+    group->leaving = task;
+    if (task->flags & TASK_INTERRUPTED) {
+        leave_interrupted(self, loop, task);
+    }
+    return PARKED;
+}
+
+static void
+leave_unpark(Awaitable *self, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+{
+    ((LeaveObject *)self)->group->leaving = NULL;
+}
+
+/* New str: what the end of the block waits for. */
+static PyObject *
+leave_describe(Awaitable *self, LoopObject *Py_UNUSED(loop))
+{
+    const GroupObject *group = ((LeaveObject *)self)->group;
+    size_t n = group->count + group->starting;
+    const char *s = n == 1 ? "" : "s";
+    return group->is_race
+               ? PyUnicode_FromFormat("waiting for the first of %zu task%s", n, s)
+               : PyUnicode_FromFormat("waiting for the %zu task%s of its TaskGroup", n, s);
+}
+
+static PyObject *
+leave_waits_on(Awaitable *self)
+{
+    return Py_NewRef((PyObject *)((LeaveObject *)self)->group);
+}
+
+/* The numbers of the group's tasks that have not finished. */
+static PyObject *
+leave_graph_row(Awaitable *self)
+{
+    GroupObject *group = ((LeaveObject *)self)->group;
+    PyObject *numbers = PyList_New(0);
+    struct link *tasks = &group->scope->tasks;
+    for (struct link *l = tasks->next; numbers != NULL && l != tasks; l = l->next) {
+        TaskObject *task = TASK_OF_SIBLING(l);
+        if (!(task->flags & TASK_STARTING)) {
+            numbers_append(&numbers, task);
+        }
+    }
+    return numbers != NULL ? Py_BuildValue("(sN)", group->is_race ? "race" : "group", numbers)
+                           : NULL;
+}
+
+static const struct await_kind group_end_kind = {
+    AWAIT_KIND(group_end_kind, "TaskGroup.__aexit__()"),
+    .begin = leave_begin,
+    .resume = leave_resume,
+    .give_up = leave_give_up,
+    .park = leave_park,
+    .unpark = leave_unpark,
+    .interrupted = leave_interrupted,
+    .describe = leave_describe,
+    .waits_on = leave_waits_on,
+    .graph_row = leave_graph_row,
+};
+
+/* ---- the type -------------------------------------------------------------------------------- */
 
 static int
 leave_tp_traverse(PyObject *op, visitproc visit, void *arg)
@@ -279,17 +329,10 @@ leave_tp_clear(PyObject *op)
 }
 
 static void
-leave_tp_finalize(PyObject *op)
-{
-    LeaveObject *self = (LeaveObject *)op;
-    awaitable_finalize(op, &self->state, self->excused, LEAVE_FUNCTION);
-}
-
-static void
 leave_tp_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
-    if (awaitable_dies(op, ((LeaveObject *)op)->state) < 0) {
+    if (await_dies(op) < 0) {
         return;
     }
     PyObject_GC_UnTrack(op);
@@ -299,34 +342,16 @@ leave_tp_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-static PyObject *
-leave_tp_repr(PyObject *op)
-{
-    LeaveObject *self = (LeaveObject *)op;
-    const TaskObject *task = self->group->scope->task;
-    return trap_repr(op, self->state, task != NULL ? task->number : 0, LEAVE_FUNCTION);
-}
-
-static PyMethodDef leave_methods[] = {
-    {"send", leave_py_send, METH_O, PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
-    {"throw", (PyCFunction)(void (*)(void))leave_py_throw, METH_FASTCALL,
-     PyDoc_STR("throw($self, exception, /, *args)\n--\n\nAs of a generator.")},
-    {"close", leave_py_close, METH_NOARGS, PyDoc_STR("close($self, /)\n--\n\nAs of a generator.")},
-    {NULL, NULL, 0, NULL},
-};
-
 static PyType_Slot leave_slots[] = {
     {Py_tp_doc, (void *)"What `async with TaskGroup()` waits with at its end."},
     {Py_tp_dealloc, leave_tp_dealloc},
-    {Py_tp_finalize, leave_tp_finalize},
+    {Py_tp_finalize, await_tp_finalize},
     {Py_tp_traverse, leave_tp_traverse},
     {Py_tp_clear, leave_tp_clear},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, leave_tp_iternext},
-    {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, leave_advance},
-    {Py_tp_repr, leave_tp_repr},
-    {Py_tp_methods, leave_methods},
+    {Py_tp_repr, await_tp_repr},
+    AWAIT_SLOTS(PyObject_SelfIter),
+    {Py_tp_methods, await_methods},
+    {Py_tp_getset, await_getset},
     {0, NULL},
 };
 

@@ -25,7 +25,6 @@ loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
     }
     loop->state = PyModule_GetState(module);
     loop->number = ++loop->state->loops_made;
-    loop->steps = loop->steps_before = first_step(loop);
     ring_init(&loop->stopwatches);
     ring_init(&loop->locks);
     loop->root = scope_new(loop->state);

@@ -23,17 +23,10 @@ typedef struct GroupObject GroupObject;
 
 /* Where a task stands. Its payload means something else in each state. */
 enum task_state {
-    TASK_READY,      /* in the loop's ready ring; payload: the trap that let it go or that
-                        it is cancelled from, the exception to throw (TASK_THROW), or NULL */
-    TASK_RUNNING,    /* its step is on the C stack; payload: NULL */
-    TASK_TIMER,      /* parked in the heap; payload: the Sleep, the NextTick or the
-                        datetime it yielded */
-    TASK_JOIN,       /* parked at another task; payload: its Join */
-    TASK_FOREVER,    /* parked without a wake-up time; payload: its Sleep or NextTick */
-    TASK_WAIT,       /* parked at a Lock, a Queue or the like; payload: its Wait */
-    TASK_START,      /* parked at a task that TaskGroup.start() made; payload: its Start */
-    TASK_LEAVE,      /* parked until a TaskGroup is empty; payload: its Leave */
-    TASK_REGAIN,     /* parked until it has its Condition's lock again; payload: its Wait */
+    TASK_READY,      /* in the loop's ready ring; payload: what let it go or what it is cancelled
+                        from, an Awaitable; the exception to throw (TASK_THROW); or NULL */
+    TASK_RUNNING,    /* its step is on the C stack; payload: NULL, or what is about to park it */
+    TASK_PARKED,     /* where its payload says, an Awaitable; see struct await_kind */
     TASK_RETURNED,   /* done; payload: the result */
     TASK_FAILED,     /* done; payload: the exception */
     TASK_CANCELLED,  /* done; payload: the scope whose cancellation ended it, or NULL */
@@ -71,7 +64,7 @@ struct TaskObject {
             PyObject *traceback, *context;  /* owned, or NULL */
         } raised;
     };
-    struct timer timer;      /* in the loop's heap while TASK_TIMER */
+    struct timer timer;      /* in the loop's heap, or a Resource's, while it is parked there */
     uint8_t state;           /* enum task_state */
     uint8_t locks;           /* that it has, or more; LOCKS_MANY: that nobody counts any more */
     uint16_t flags;          /* enum task_flags */
@@ -101,20 +94,6 @@ static inline int
 task_done(const TaskObject *task)
 {
     return task->state >= TASK_RETURNED;
-}
-
-static inline int
-task_parked(const TaskObject *task)
-{
-    return task->state >= TASK_TIMER && task->state <= TASK_REGAIN;
-}
-
-/* Parked where a cancellation takes it away. From where it waits for tasks of its own
- * it is not taken: they are cancelled with it, and end first. */
-static inline int
-task_interruptible(const TaskObject *task)
-{
-    return task->state >= TASK_TIMER && task->state <= TASK_WAIT;
 }
 
 /* Whether a cancellation or an interrupt is to be raised at the task's next await. */
@@ -191,7 +170,7 @@ struct GroupObject {
     ScopeObject *scope;   /* owned */
     PyObject *errors;     /* owned: what has failed, a task or an exception, or a list of several;
                              NULL: nothing yet */
-    TaskObject *leaving;  /* borrowed: the task that is in TASK_LEAVE here, or NULL */
+    TaskObject *leaving;  /* borrowed: the task that is parked at the end of its block, or NULL */
     size_t count;         /* tasks that have not finished */
     size_t starting;      /* calls of start() that are under way */
     uint8_t state;        /* enum group_state */
@@ -201,34 +180,41 @@ struct GroupObject {
 
 /* ---- Awaitables ------------------------------------------------------------------------------ */
 
-enum sleep_kind {
-    SLEEP_FOR,
-    SLEEP_UNTIL,
-    SLEEP_UNTIL_WALL,
-    SLEEP_FOREVER,
-    SLEEP_CHECKPOINT,
-    SLEEP_PARKED,  /* until another task cancels the scope around it: nothing else ever will */
-    SLEEP_THREAD,  /* likewise, but a thread is at work and will have it cancelled */
-};
+enum await_state { AWAIT_NEW, AWAIT_WAITING, AWAIT_ABROAD, AWAIT_DONE };
 
-enum trap_state { TRAP_NEW, TRAP_WAITING, TRAP_WAITING_ABROAD, TRAP_DONE };
+/* What everything begins with that is awaited here. How it waits is said by its kind, a row of the
+ * table in kinds.h; a kind is a byte, so that a Sleep fits into 48. */
+#define AWAIT_HEAD                                                                             \
+    PyObject_HEAD                                                                              \
+    int64_t since;         /* while WAITING: loop time when it began, as are these: */         \
+    uint32_t loop_number;  /* the loop (its last 32 bits) */                                   \
+    uint32_t task_number;  /* the task that waits; 0: none, as in a callback */                \
+    uint8_t kind;          /* enum await_kind_number */                                        \
+    uint8_t state;         /* enum await_state; ABROAD: on a loop that is not ours */          \
+    uint8_t excused;       /* see await_excuse() */                                            \
+    uint8_t firm;          /* no cancellation takes a task that is parked by it away */        \
+    uint8_t phase;         /* of its kind */
+
+typedef struct {
+    AWAIT_HEAD
+} Awaitable;
 
 /* sleep(), sleep_until(), sleep_forever(), checkpoint(). Holds no object but its type, which the
  * collector does not see, as that would cost a tenth of each sleep; so one that lies in the module,
  * or waits in a task of a suspended loop that does, keeps the module. As a rule it lives for one
  * await. The same holds for a NextTick. */
 typedef struct {
-    PyObject_HEAD
-    int64_t time;     /* FOR: nanoseconds to sleep; UNTIL: loop time in nanoseconds;
-                         UNTIL_WALL: microseconds since 1970 UTC */
-    int64_t started;  /* while WAITING: loop time when it began; ABROAD: see sleep.h */
-    uint64_t step;    /* while WAITING: in which step it began; see step_is_of() */
-    uint32_t task_number;  /* likewise: the task that waits */
-    uint8_t kind;     /* enum sleep_kind */
-    uint8_t state;    /* enum trap_state */
-    uint8_t aware;    /* UNTIL_WALL: the datetime had a time zone */
-    uint8_t excused;  /* see awaitable_excuse(), as in those that follow */
+    AWAIT_HEAD         /* phase, until a datetime: whether that had a time zone */
+    int64_t time;      /* nanoseconds to sleep; until: loop time in nanoseconds; until a datetime:
+                          microseconds since 1970 UTC */
 } SleepObject;
+
+/* A datetime that a coroutine has yielded, as those of the teaching example do. */
+typedef struct {
+    AWAIT_HEAD
+    int64_t wall;        /* the same in microseconds since 1970 UTC */
+    PyObject *datetime;  /* owned */
+} MomentObject;
 
 enum missed_policy { MISSED_SKIP, MISSED_BURST, MISSED_DELAY };
 
@@ -236,15 +222,10 @@ typedef struct EveryObject EveryObject;
 
 /* One await of an Every. What it will give is decided when it begins; see every.h. */
 typedef struct {
-    PyObject_HEAD
+    AWAIT_HEAD
     EveryObject *every;    /* owned */
-    uint64_t index;        /* while WAITING: of the tick to come, as are these: */
-    int64_t due;           /* loop time */
-    int64_t started;       /* loop time when the await began */
-    uint64_t step;         /* in which step it began */
-    uint32_t task_number;  /* the task that waits */
-    uint8_t state;         /* enum trap_state */
-    uint8_t excused;
+    uint64_t index;        /* while WAITING: of the tick to come */
+    int64_t due;           /* likewise: loop time */
 } NextTickObject;
 
 /* every(). Holds no object either; what waits for it holds it. */
@@ -271,40 +252,29 @@ typedef struct {
 
 /* `await task` */
 typedef struct {
-    PyObject_HEAD
-    TaskObject *task;  /* owned */
-    int64_t started;   /* while WAITING: loop time when it began, as are these: */
-    uint64_t loop_number;  /* the loop, which is not that of a task that ended in an earlier run */
-    uint32_t task_number;  /* the task that waits */
-    uint8_t state;     /* enum trap_state */
-    uint8_t only_wait; /* does not ask for the outcome, and leaves a failure unseen */
+    AWAIT_HEAD
+    TaskObject *task;    /* owned */
 } JoinObject;
 
 /* The end of `async with TaskGroup()` */
 typedef struct {
-    PyObject_HEAD
-    GroupObject *group;  /* owned */
-    PyObject *exc;       /* owned: what the block raised, or NULL */
-    int64_t started;
-    uint8_t state;       /* enum trap_state */
+    AWAIT_HEAD
     uint8_t is_own;      /* at the end of the body the group's own cancellation was in force */
     uint8_t is_other;    /* or that of a scope further out */
-    uint8_t excused;
+    GroupObject *group;  /* owned */
+    PyObject *exc;       /* owned: what the block raised, or NULL */
 } LeaveObject;
 
 /* `await group.start(function, *args)` */
 typedef struct {
-    PyObject_HEAD
+    AWAIT_HEAD
+    uint8_t is_counted;  /* in the group's `starting` */
+    uint8_t has_started; /* started() has been called */
     GroupObject *group;  /* owned */
     PyObject *call;      /* owned: (function, args) until it is called */
     TaskObject *task;    /* owned: the new task while it is waited for */
     TaskObject *starter; /* owned: the task that waits, while it does */
     PyObject *value;     /* owned: what started() was given */
-    int64_t started;
-    uint8_t state;       /* enum trap_state */
-    uint8_t is_counted;  /* in the group's `starting` */
-    uint8_t has_started; /* started() has been called */
-    uint8_t excused;
 } StartObject;
 
 /* An awaitable that has its value already: `async with` something that need not wait. */
@@ -324,8 +294,8 @@ typedef struct {
 
 /* Where tasks wait for one and the same thing, in the order in which they get it. */
 struct place {
-    struct link tasks;  /* head: in TASK_WAIT or TASK_REGAIN, borrowed; the payload of each is
-                           the Wait by which it is here */
+    struct link tasks;  /* head: parked here, borrowed; the payload of each is the Wait by which
+                           it is */
     size_t count;
 };
 
@@ -364,57 +334,6 @@ typedef struct {
 
 typedef struct WaitObject WaitObject;
 
-/* What is waited for: each type has one of these for each of its methods that wait. Only `take`,
- * `result`, `give_back`, `describe` and `resume` may run Python. */
-struct wait_kind {
-    const char *function;  /* for errors: "Lock.acquire()" */
-
-    /* Takes what is wanted if it can be had at once: 1; 0: it cannot, and nothing has changed;
-     * -1 with an exception. Asked when the await begins, and once more when its task is about to
-     * be parked: Python code may have run in between. Never called while others wait that come
-     * first, unless it looks at them itself. */
-    int (*take)(WaitObject *wait, LoopObject *loop, TaskObject *task);
-
-    /* What the await comes to, once granted: a new reference, or NULL with an exception. If
-     * there is no such function: the value, or None. */
-    PyObject *(*result)(WaitObject *wait);
-
-    /* Granted, but nobody will ever learn of it: its coroutine was closed, or did not pass the
-     * wake-up on. Must not fail. NULL: nothing to do. */
-    void (*give_back)(WaitObject *wait);
-
-    /* A parked wait has been taken away: others may have waited for it only. Must not fail.
-     * NULL: nothing to do. */
-    void (*left)(WaitObject *wait);
-
-    /* New str for reports: "Lock 'db' held by task 'writer' since 3.2 s". */
-    PyObject *(*describe)(PyObject *object);
-
-    /* Number of the one task that is waited for; 0: nobody knows. NULL: likewise. */
-    uint32_t (*blocker)(const WaitObject *wait);
-
-    /* Of a parked wait that has such a blocker: what that task has, borrowed, and since when, for
-     * reports. NULL: describe() tells it all. */
-    PyObject *(*held)(const WaitObject *wait, int64_t *since);
-
-    /* What a parked wait will need besides what it waits for, borrowed. NULL: nothing. */
-    SyncObject *(*needs)(const WaitObject *wait);
-
-    /* Numbers of the tasks any of which may give back what is waited for, a new list of int; the
-     * same for all that wait at the object with this kind. None, or an empty list: anybody may.
-     * NULL with an exception. If there is no such function: likewise, or see `blocker`. */
-    PyObject *(*blockers)(PyObject *object);
-
-    /* Parks in an order of its own: 0, or -1 with an exception. NULL: at the end of `place`. */
-    int (*park)(WaitObject *wait, TaskObject *task);
-    void (*unpark)(WaitObject *wait, TaskObject *task);
-
-    /* The await goes on after it has been granted, or after `exc` was thrown into it, which is
-     * borrowed: 1: it has ended (with exc, if there was one), 0: it waits again, -1 with an
-     * exception. NULL: it ends. */
-    int (*resume)(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObject *exc);
-};
-
 enum wait_outcome {
     WAIT_OPEN,     /* nothing has come of it yet */
     WAIT_GRANTED,  /* it has what it waited for; or `value` is that */
@@ -424,21 +343,15 @@ enum wait_outcome {
 
 /* `await lock.acquire()` and its like; see waitobject.h. */
 struct WaitObject {
-    PyObject_HEAD
-    const struct wait_kind *kind;
+    AWAIT_HEAD
+    uint8_t outcome;     /* enum wait_outcome */
+    uint8_t taken;       /* GRANTED, and the task has learned of it */
+    uint8_t parked;
     SyncObject *object;  /* owned; see also wait_move() */
     PyObject *value;     /* owned: what is brought, or what has been got; or NULL */
     struct place *place; /* in `object`: where it waits, or would; NULL: its kind parks it */
     TaskObject *task;    /* borrowed while WAITING, for comparison alone unless it is parked */
-    int64_t started;     /* while WAITING: loop time when it began */
     double number;       /* of its kind: how much, how urgent, which */
-    uint8_t state;       /* enum trap_state */
-    uint8_t outcome;     /* enum wait_outcome */
-    uint8_t taken;       /* GRANTED, and the task has learned of it */
-    uint8_t parked;
-    uint8_t firm;        /* a cancellation does not take it away: TASK_REGAIN */
-    uint8_t phase;       /* of its kind */
-    uint8_t excused;
 };
 
 /* ---- SleepingLoop ---------------------------------------------------------------------------- */
@@ -516,6 +429,7 @@ struct LoopObject {
     struct timeq timers;
     struct link ready;      /* tasks, borrowed from `live`, first in first out */
     size_t ready_len;
+    Awaitable *awaited;     /* borrowed: what has begun to wait last in the step under way, or NULL */
     struct link live;       /* every unfinished task, owned, in order of creation */
     TaskObject *found;      /* borrowed: the one of them that loop_find_task() found last, or NULL */
     size_t live_waited;     /* live tasks that the run waits for: no daemons */
@@ -524,12 +438,12 @@ struct LoopObject {
     struct trace *trace;    /* owned, see trace.h; NULL: not traced */
     struct link locks;      /* the Locks that its tasks use, borrowed */
     size_t closers;         /* live tasks that close an async generator */
-    size_t threads;         /* live tasks in TASK_FOREVER that a thread will have woken */
+    size_t threads;         /* parked tasks for which a thread is at work */
     size_t wall_sleepers;   /* live tasks with TASK_WALL */
     int64_t strict;         /* how far the loop may lag; TIME_FOREVER: as it likes */
     int64_t lag;            /* how late the oldest of the timers was that fired in this pass */
     _Atomic int64_t step_began;  /* monotonic, in a debug run: of the step under way; 0: none */
-    uint64_t steps;         /* so far, from first_step() on */
+    uint64_t steps;         /* so far */
     uint64_t wakeups;
     uint64_t looked;        /* the step in which a Lock last looked at the time, and that time: */
     int64_t looked_at;
@@ -554,7 +468,6 @@ struct LoopObject {
     PyObject *errors;       /* owned list of what the run will raise, of tasks that failed and of
                                exceptions; NULL outside a run */
     PyObject *unlisted;     /* owned: the first error for which there was no room in it */
-    size_t live_forever;    /* live tasks in TASK_FOREVER that a signal may yet wake */
     PyObject *asyncgens;    /* owned WeakValueDictionary: serial number -> async generator
                                that was iterated in the run, in that order; NULL: none yet */
     uint64_t next_asyncgen;
@@ -577,22 +490,6 @@ struct LoopObject {
     PyObject *wakeup;       /* owned: what set_wakeup() was given; NULL: nothing */
     struct watchdog watchdog;
 };
-
-/* Steps are numbered so that no two loops have one of the same number: 2^40 of them take a week. */
-#define STEP_BITS 40
-
-static inline uint64_t
-first_step(const LoopObject *loop)
-{
-    return loop->number << STEP_BITS;
-}
-
-/* Whether a step was one of that loop. */
-static inline int
-step_is_of(uint64_t step, const LoopObject *loop)
-{
-    return (step ^ loop->steps) >> STEP_BITS == 0;
-}
 
 #define WALL_AT_START INT64_MIN  /* wall_origin: the wall clock when the run begins */
 

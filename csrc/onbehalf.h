@@ -17,10 +17,8 @@ PyDoc_STRVAR(begins_wait_doc,
 static PyObject *
 module_py_begins_wait(PyObject *module, PyObject *op)
 {
-    if (!is_wait(PyModule_GetState(module), op)) {
-        Py_RETURN_NONE;
-    }
-    return PyBool_FromLong(((WaitObject *)op)->state == TRAP_NEW);
+    const WaitObject *wait = await_as_wait(awaitable_borrowed(PyModule_GetState(module), op));
+    return wait != NULL ? PyBool_FromLong(wait->state == AWAIT_NEW) : Py_NewRef(Py_None);
 }
 
 /* What the task waits for is the other one's, or that one's for which the other one acts itself. */
@@ -103,24 +101,26 @@ static int
 take_place(ModuleState *state, TaskObject *task, WaitObject *wait)
 {
     LoopObject *loop = task->loop;
-    if (sync_enter(state, wait->object, loop, wait->kind->function) < 0) {
+    if (sync_enter(state, wait->object, loop, await_kind((Awaitable *)wait)->function) < 0) {
         return -1;
     }
     if (loop_looks_cancelled(loop, task)) {
         return 0;  /* it will never run, and has done nothing */
     }
     wait->task = task;
-    wait->started = clock_about_now(&loop->clock);
-    wait->state = TRAP_DONE;  /* as in wait_begin() */
-    int taken = wait->kind->take(wait, loop, task);
+    wait->since = clock_about_now(&loop->clock);
+    wait->loop_number = (uint32_t)loop->number;
+    wait->task_number = task->number;
+    wait->state = AWAIT_DONE;  /* as in wait_begin() */
+    int taken = wait_kind(wait)->take(wait, loop, task);
     if (taken < 0) {
         return -1;
     }
     if (taken == 0 && !task_may_go_on(task)) {  /* by Python code in take() */
-        wait->state = TRAP_NEW;  /* to be awaited in the task's own step, which raises that */
+        wait->state = AWAIT_NEW;  /* to be awaited in the task's own step, which raises that */
         return 0;
     }
-    wait->state = TRAP_WAITING;
+    wait->state = AWAIT_WAITING;
     if (taken > 0) {
         wait->outcome = WAIT_GRANTED;
         task->flags |= TASK_STARTED;  /* it runs now, even if it is cancelled */
@@ -129,11 +129,11 @@ take_place(ModuleState *state, TaskObject *task, WaitObject *wait)
     /* Behind all that run in this pass, so it is not missed there. */
     link_remove(&task->link);
     loop->ready_len--;
-    task->state = wait->firm ? TASK_REGAIN : TASK_WAIT;
+    task->state = TASK_PARKED;
     task->payload = Py_NewRef(wait);
     if (wait_park(wait, task) < 0) {
         task->payload = NULL;
-        wait->state = TRAP_DONE;
+        wait->state = AWAIT_DONE;
         loop_make_ready(loop, task);
         Py_DECREF(wait);
         return -1;
@@ -157,12 +157,11 @@ module_py_take_place(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     if (me == NULL) {
         return NULL;
     }
-    if (n_args != 3 || Py_TYPE(args[0]) != state->GroupType || !is_wait(state, args[2])
-        || ((WaitObject *)args[2])->state != TRAP_NEW) {
+    WaitObject *wait = n_args == 3 ? await_as_wait(awaitable_borrowed(state, args[2])) : NULL;
+    if (wait == NULL || wait->state != AWAIT_NEW || Py_TYPE(args[0]) != state->GroupType) {
         PyErr_SetString(PyExc_TypeError, "_take_place() takes a group, a coroutine and a new Wait");
         return NULL;
     }
-    WaitObject *wait = (WaitObject *)args[2];
     TaskObject *task = (TaskObject *)group_py_create_task(args[0], args + 1, 1, NULL);
     if (task == NULL) {
         return NULL;
@@ -170,7 +169,7 @@ module_py_take_place(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     task_act_for(task, me);
     /* A wait that has something to do when it is cancelled, as a Condition's, begins in the task's
      * own first step: what is thrown into a coroutine that has not begun never gets to its await. */
-    int is_first = wait->state == TRAP_NEW && wait->kind->resume == NULL;
+    int is_first = wait->state == AWAIT_NEW && wait_kind(wait)->resume == NULL;
     int taken = is_first ? take_place(state, task, wait) : 0;
     PyObject *pair = taken >= 0 ? Py_BuildValue("(OO)", (PyObject *)task,
                                                 taken ? Py_True : Py_False)
@@ -187,14 +186,14 @@ static PyObject *
 module_py_give_back(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
     ModuleState *state = PyModule_GetState(module);
-    if (n_args != 2 || !is_wait(state, args[0])) {
+    WaitObject *wait = n_args == 2 ? await_as_wait(awaitable_borrowed(state, args[0])) : NULL;
+    if (wait == NULL) {
         PyErr_SetString(PyExc_TypeError, "_give_back() takes a Wait and a value");
         return NULL;
     }
-    WaitObject *wait = (WaitObject *)args[0];
-    if (wait->state != TRAP_DONE || wait->outcome != WAIT_GRANTED || !wait->taken
-        || wait->kind->give_back == NULL
-        || sync_touch(state, wait->object, wait->kind->function) < 0) {
+    if (wait->state != AWAIT_DONE || wait->outcome != WAIT_GRANTED || !wait->taken
+        || wait_kind(wait)->give_back == NULL
+        || sync_touch(state, wait->object, await_kind((Awaitable *)wait)->function) < 0) {
         return PyErr_Occurred() ? NULL : Py_NewRef(Py_False);
     }
     if (wait->value == NULL && args[1] != args[0]) {  /* a Request comes to itself */

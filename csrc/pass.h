@@ -65,7 +65,7 @@ loop_wake_wall_sleepers(LoopObject *loop)
 {
     for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
         TaskObject *task = TASK_OF_REGISTERED(l);
-        if ((task->flags & TASK_WALL) && task->state == TASK_TIMER) {
+        if ((task->flags & TASK_WALL) && task->state == TASK_PARKED) {
             loop_wake(loop, task);
         }
     }

@@ -16,6 +16,19 @@
 #include "driver.h"
 #include "join.h"
 
+/* Its row of the table. */
+static inline const struct wait_kind *
+wait_kind(const WaitObject *self)
+{
+    return (const struct wait_kind *)await_kind((const Awaitable *)self);
+}
+
+static inline const char *
+wait_function(const WaitObject *self)
+{
+    return await_kind((const Awaitable *)self)->function;
+}
+
 /* ---- places ---------------------------------------------------------------------------------- */
 
 static inline void
@@ -38,8 +51,8 @@ place_first(const struct place *place)
 static inline int
 wait_park(WaitObject *self, TaskObject *task)
 {
-    if (self->kind->park != NULL) {
-        if (self->kind->park(self, task) < 0) {
+    if (wait_kind(self)->park != NULL) {
+        if (wait_kind(self)->park(self, task) < 0) {
             return -1;
         }
     }
@@ -59,8 +72,8 @@ wait_take_out(WaitObject *self, TaskObject *task)
     assert(self->parked && task->payload == (PyObject *)self);
     self->parked = 0;
     self->object->parked--;
-    if (self->kind->unpark != NULL) {
-        self->kind->unpark(self, task);
+    if (wait_kind(self)->unpark != NULL) {
+        wait_kind(self)->unpark(self, task);
     }
     else {
         link_remove(&task->link);
@@ -73,8 +86,8 @@ static inline void
 wait_unpark(WaitObject *self, TaskObject *task)
 {
     wait_take_out(self, task);
-    if (self->outcome == WAIT_OPEN && self->kind->left != NULL) {
-        self->kind->left(self);
+    if (self->outcome == WAIT_OPEN && wait_kind(self)->left != NULL) {
+        wait_kind(self)->left(self);
     }
 }
 
@@ -101,7 +114,6 @@ wait_move(WaitObject *self, PyObject *object, struct place *place)
     self->object = (SyncObject *)Py_NewRef(object);
     self->place = place;
     self->firm = 1;
-    task->state = TASK_REGAIN;
     int parked = wait_park(self, task);
     assert(parked == 0);
     (void)parked;

@@ -20,7 +20,7 @@ PyDoc_STRVAR(park_doc,
 static PyObject *
 module_py_park(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    return sleep_new(PyModule_GetState(module), SLEEP_PARKED, TIME_FOREVER);
+    return sleep_new(PyModule_GetState(module), until_cancelled_kind_number, TIME_FOREVER);
 }
 
 PyDoc_STRVAR(park_for_thread_doc,
@@ -31,7 +31,7 @@ PyDoc_STRVAR(park_for_thread_doc,
 static PyObject *
 module_py_park_for_thread(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    return sleep_new(PyModule_GetState(module), SLEEP_THREAD, TIME_FOREVER);
+    return sleep_new(PyModule_GetState(module), thread_kind_number, TIME_FOREVER);
 }
 
 PyDoc_STRVAR(wait_done_doc,
@@ -43,7 +43,7 @@ module_py_wait_done(PyObject *module, PyObject *task)
 {
     ModuleState *state = PyModule_GetState(module);
     return need_type("_wait_done()", state->TaskType, task) == 0
-               ? join_new(state, (TaskObject *)task, 1)
+               ? join_new(state, (TaskObject *)task, wait_done_kind_number)
                : NULL;
 }
 
@@ -77,7 +77,7 @@ module_py_unwatch(PyObject *module, PyObject *op)
     }
     TaskObject *task = (TaskObject *)op;
     LoopObject *loop = task->loop;
-    if (task->state != TASK_JOIN || loop == NULL || loop->phase == LOOP_CLOSED) {
+    if (!task_interruptible(task) || loop == NULL || loop->phase == LOOP_CLOSED) {
         Py_RETURN_NONE;
     }
     if (loop->tstate != NULL && !loop_is_of_thread(loop, PyThreadState_Get())) {
@@ -129,7 +129,7 @@ PyDoc_STRVAR(excuse_doc,
 static PyObject *
 module_py_excuse(PyObject *module, PyObject *op)
 {
-    awaitable_excuse(PyModule_GetState(module), op);
+    await_excuse(PyModule_GetState(module), op);
     Py_RETURN_NONE;
 }
 

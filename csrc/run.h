@@ -137,7 +137,7 @@ loop_release(LoopObject *loop, int can_go_on)
 }
 
 /* What the thread had before, to be put back. */
-struct outside {
+struct had_before {
     PyObject *sigint, *before;  /* owned; see sigint_install() */
     PyObject *hooks;   /* owned */
     enum loop_phase phase;
@@ -172,9 +172,9 @@ loop_prepare(LoopObject *loop)
 /* The loop begins to run in this thread, or goes on; the caller holds a reference to it.
  * 0, or -1 with an exception set: then it is as it was, and can be tried again. */
 static int
-loop_enter(LoopObject *loop, struct outside *outside)
+loop_enter(LoopObject *loop, struct had_before *outside)
 {
-    *outside = (struct outside){.phase = loop->phase};
+    *outside = (struct had_before){.phase = loop->phase};
     loop->phase = LOOP_RUNNING;  /* at once: all that follows may run Python */
     loop_claim(loop);
     if (loop_prepare(loop) == 0) {
@@ -209,7 +209,7 @@ loop_enter(LoopObject *loop, struct outside *outside)
 /* The loop is not run by this thread any more. 0, or -1 with an exception set if the thread
  * could not get back what it had. */
 static int
-loop_leave(LoopObject *loop, struct outside *outside)
+loop_leave(LoopObject *loop, struct had_before *outside)
 {
     watchdog_stop(loop);
     Py_CLEAR(loop->state->stop_iteration);  /* it may have a Tick, which keeps the module */
@@ -234,7 +234,7 @@ loop_leave(LoopObject *loop, struct outside *outside)
 /* To the end of the run, whatever it takes. The result of the roots if `wanted`, else None;
  * or what went wrong. */
 static PyObject *
-loop_end(LoopObject *loop, struct outside *outside, int wanted)
+loop_end(LoopObject *loop, struct had_before *outside, int wanted)
 {
     loop->tells = 0;
     loop_run_to_the_end(loop);
@@ -264,7 +264,7 @@ loop_end(LoopObject *loop, struct outside *outside, int wanted)
 static PyObject *
 loop_run(LoopObject *loop)
 {
-    struct outside outside;
+    struct had_before outside;
     return loop_enter(loop, &outside) == 0 ? loop_end(loop, &outside, 1) : NULL;
 }
 
@@ -272,7 +272,7 @@ loop_run(LoopObject *loop)
 static PyObject *
 loop_close(LoopObject *loop)
 {
-    struct outside outside;
+    struct had_before outside;
     if (loop_enter(loop, &outside) < 0) {
         return NULL;
     }
@@ -295,7 +295,7 @@ loop_limit_reached(LoopObject *loop)
 static PyObject *
 loop_stop(LoopObject *loop)
 {
-    struct outside outside;
+    struct had_before outside;
     if (loop_enter(loop, &outside) < 0) {
         return NULL;
     }
@@ -357,7 +357,7 @@ static int
 loop_run_to(LoopObject *loop, enum loop_goal goal, int64_t when, const TaskObject *task,
             uint64_t passes)
 {
-    struct outside outside;
+    struct had_before outside;
     if (loop_enter(loop, &outside) < 0) {
         return -1;
     }
@@ -377,7 +377,7 @@ loop_run_to(LoopObject *loop, enum loop_goal goal, int64_t when, const TaskObjec
 static int
 loop_step(LoopObject *loop)
 {
-    struct outside outside;
+    struct had_before outside;
     if (loop_enter(loop, &outside) < 0) {
         return -1;
     }

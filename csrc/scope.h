@@ -290,9 +290,9 @@ task_set_base(TaskObject *task, ScopeObject *base)
 static TaskObject *
 task_starting_child(const TaskObject *task, const ScopeObject *base)
 {
-    TaskObject *child = task->state == TASK_START && task->payload != NULL
-                            ? ((StartObject *)task->payload)->task
-                            : NULL;
+    const Awaitable *await = task_await_borrowed(task);
+    TaskObject *child =
+        await != NULL && await_kind(await)->child != NULL ? await_kind(await)->child(await) : NULL;
     return child != NULL && (child->flags & TASK_STARTING) && !task_done(child)
                    && task_base_scope(child) == base
                ? child

@@ -8,82 +8,88 @@
 #ifndef SLEEPLOOP_SLEEP_H
 #define SLEEPLOOP_SLEEP_H
 
-#include "trap.h"
+#include "awaitable.h"
 #include "walltime.h"
 
-/* ---- the Sleep type -------------------------------------------------------------------------- */
+/* ---- parked in the heap ---------------------------------------------------------------------- */
 
-static const char *
-sleep_function(const SleepObject *self)
+/* In the heap, unless `when` has come or never will. */
+static inline enum parked
+task_park_until(LoopObject *loop, TaskObject *task, int64_t now, int64_t when)
 {
-    static const char *const names[] = {
-        [SLEEP_FOR] = "sleep()",
-        [SLEEP_UNTIL] = "sleep_until()",
-        [SLEEP_UNTIL_WALL] = "sleep_until()",
-        [SLEEP_FOREVER] = "sleep_forever()",
-        [SLEEP_CHECKPOINT] = "checkpoint()",
-        [SLEEP_PARKED] = "_park()",
-        [SLEEP_THREAD] = "_park_for_thread()",
-    };
-    return names[self->kind];
+    if (when <= now) {
+        return PARK_READY;
+    }
+    if (when == TIME_FOREVER || timeq_push(&loop->timers, &task->timer, when) == 0) {
+        return PARKED;
+    }
+    PyErr_NoMemory();
+    return PARK_FAILED;
 }
 
-static inline PyObject *
-sleep_new(ModuleState *state, enum sleep_kind kind, int64_t time)
+/* The unpark() of all that may be there. */
+static void
+await_unpark_timer(Awaitable *Py_UNUSED(self), LoopObject *loop, TaskObject *task)
 {
-    SleepObject *self = PyObject_New(SleepObject, state->SleepType);
-    if (self == NULL) {
+    if (timer_armed(&task->timer)) {
+        timeq_cancel(&loop->timers, &task->timer);
+    }
+}
+
+/* What time it is, for what is about to be parked. One that was begun by hand in an earlier step may
+ * be over by now: a timer for it would seem to be late. */
+static inline int64_t
+await_began(const Awaitable *self, const LoopObject *loop)
+{
+    return loop->awaited == self ? self->since : clock_now(&loop->clock);
+}
+
+/* The outside() of what may be parked without a wake-up time. */
+static enum outside
+await_waits_for_signal(const Awaitable *Py_UNUSED(self), const TaskObject *task)
+{
+    return timer_armed(&task->timer) ? OUTSIDE_NOTHING : OUTSIDE_SIGNAL;
+}
+
+/* New str: "sleeping until 3.0 s"; the clock may end before that. */
+static PyObject *
+await_describe_sleep(Awaitable *self, LoopObject *loop)
+{
+    int64_t when;
+    if (await_kind(self)->wake_time(self, loop, &when) < 0) {
         return NULL;
     }
+    PyObject *seconds = when <= TIME_END ? seconds_object(when) : NULL;
+    PyObject *text = when > TIME_END ? PyUnicode_FromString("sleeping until cancelled")
+                     : seconds != NULL ? PyUnicode_FromFormat("sleeping until %S s", seconds)
+                                       : NULL;
+    Py_XDECREF(seconds);
+    return text;
+}
+
+/* ---- made ------------------------------------------------------------------------------------ */
+
+static inline PyObject *
+sleep_new(ModuleState *state, enum await_kind_number kind, int64_t time)
+{
+    SleepObject *self = state->spare_sleep;
+    if (self != NULL) {
+        state->spare_sleep = NULL;
+        (void)PyObject_Init((PyObject *)self, state->SleepType);
+    }
+    else {
+        self = PyObject_New(SleepObject, state->SleepType);
+        if (self == NULL) {
+            return NULL;
+        }
+    }
+    await_init((Awaitable *)self, kind);
     self->time = time;
-    self->started = 0;
-    self->kind = (uint8_t)kind;
-    self->state = TRAP_NEW;
-    self->aware = self->excused = 0;
     awaitable_made(state, (PyObject *)self);
     return (PyObject *)self;
 }
 
-/* Whether a waiting sleep is that of the task. */
-static inline int
-sleep_is_of(const SleepObject *self, const LoopObject *loop, const TaskObject *task)
-{
-    return self->task_number == task->number && step_is_of(self->step, loop);
-}
-
-/* The loop time at which a waiting sleep is over; at or before `started`: at once. */
-static inline int64_t
-sleep_deadline(const LoopObject *loop, const SleepObject *self)
-{
-    switch (self->kind) {
-    case SLEEP_FOR:
-        return self->time <= 0 ? self->started : time_add(self->started, self->time);
-    case SLEEP_UNTIL:
-        return self->time;
-    case SLEEP_UNTIL_WALL:
-        return loop_time_of_wall(loop, self->time);
-    case SLEEP_FOREVER:
-    case SLEEP_PARKED:
-    case SLEEP_THREAD:
-        return TIME_FOREVER;
-    default:
-        return self->started;
-    }
-}
-
-/* Whether the end of a sleep without a deadline may come from outside, by a signal. */
-static inline int
-sleep_may_be_signalled(ModuleState *state, PyObject *trap)
-{
-    return Py_TYPE(trap) != state->SleepType || ((SleepObject *)trap)->kind < SLEEP_PARKED;
-}
-
-/* Whether a thread will bring it about. */
-static inline int
-sleep_is_for_thread(ModuleState *state, PyObject *trap)
-{
-    return Py_TYPE(trap) == state->SleepType && ((SleepObject *)trap)->kind == SLEEP_THREAD;
-}
+/* ---- on another loop ------------------------------------------------------------------------- */
 
 /* The same moment, with advice for those whose loop knows no datetimes, and shows it in an error; or
  * itself, if there is no memory for that. Beware: runs Python. */
@@ -102,245 +108,349 @@ moment_with_advice_steal(PyObject *datetime, const char *function)
     return moment;
 }
 
-/* On a loop that is not ours: yields a datetime. `started` is then in
- * microseconds since 1970. */
+/* On a loop that is not ours: yields a datetime. `since` is then in microseconds since 1970. */
 static PySendResult
-sleep_begin_abroad(ModuleState *state, SleepObject *self, PyObject **result)
+sleep_begin_abroad(ModuleState *state, Awaitable *self, PyObject **result)
 {
+    int64_t time = ((SleepObject *)self)->time;
     self->excused = 1;  /* in case of an error: it has been awaited, in vain */
-    if (self->kind == SLEEP_UNTIL) {
+    if (self->kind == sleep_until_kind_number) {
         need_current_loop_borrowed(state, "sleep_until() with a loop time");
         return PYGEN_ERROR;
     }
-    self->started = wall_now();
-    int64_t until = self->started;
-    if (self->kind == SLEEP_FOREVER || self->time == TIME_FOREVER) {
+    self->since = wall_now();
+    int64_t until = self->since;
+    if (time == TIME_FOREVER) {
         until = WALL_MAX;
     }
-    else if (self->kind == SLEEP_FOR && self->time > 0) {
-        until = time_add(until, self->time / NS_PER_US + (self->time % NS_PER_US > 0));
+    else if (self->kind == sleep_until_wall_kind_number) {
+        until = time < WALL_MAX ? time : WALL_MAX;
     }
-    else if (self->kind == SLEEP_UNTIL_WALL) {
-        until = self->time < WALL_MAX ? self->time : WALL_MAX;
+    else if (time > 0) {
+        until = time_add(until, time / NS_PER_US + (time % NS_PER_US > 0));
     }
-    *result = datetime_from_wall(state, until, self->aware ? state->utc : Py_None);
+    *result = datetime_from_wall(state, until, self->phase ? state->utc : Py_None);
     if (*result != NULL) {
-        *result = moment_with_advice_steal(*result, sleep_function(self));
+        *result = moment_with_advice_steal(*result, await_kind(self)->function);
     }
     if (*result == NULL) {
         return PYGEN_ERROR;
     }
-    self->state = TRAP_WAITING_ABROAD;
+    self->state = AWAIT_ABROAD;
     return PYGEN_NEXT;
 }
 
-/* `value` is the actual time that the other loop sent, or anything else. */
+/* `sent` is the actual time that the other loop sent, or anything else. */
 static PySendResult
-sleep_end_abroad(ModuleState *state, SleepObject *self, PyObject *value, PyObject **result)
+sleep_end_abroad(Awaitable *self, PyObject *sent, PyObject **result)
 {
-    self->state = TRAP_DONE;
+    ModuleState *state = state_of_type(Py_TYPE(self));
+    self->state = AWAIT_DONE;
     int64_t now = wall_now();
-    if (is_datetime(state, value) && wall_from_datetime(state, value, &now) < 0) {
+    if (is_datetime(state, sent) && wall_from_datetime(state, sent, &now) < 0) {
         return PYGEN_ERROR;
     }
-    int64_t us = now > self->started ? now - self->started : 0;
+    int64_t us = now > self->since ? now - self->since : 0;
     if (us > TIME_FOREVER / NS_PER_US) {
         us = TIME_FOREVER / NS_PER_US;
     }
-    *result = self->kind == SLEEP_CHECKPOINT ? Py_NewRef(Py_None)
-                                             : timedelta_from_ns(state, us * NS_PER_US);
+    *result = self->kind == checkpoint_kind_number ? Py_NewRef(Py_None)
+                                                   : timedelta_from_ns(state, us * NS_PER_US);
+    return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+/* ---- awaited --------------------------------------------------------------------------------- */
+
+static PySendResult
+sleep_begin(ModuleState *state, Awaitable *self, PyObject **result)
+{
+    LoopObject *loop = current_loop_borrowed(state);
+    return loop != NULL ? await_yield(self, loop, clock_now(&loop->clock), result)
+                        : sleep_begin_abroad(state, self, result);
+}
+
+/* How long it has been, by that time. */
+static inline PySendResult
+sleep_end(Awaitable *self, LoopObject *loop, int64_t now, PyObject **result)
+{
+    self->state = AWAIT_DONE;
+    *result = timedelta_from_ns(loop->state, now > self->since ? now - self->since : 0);
     return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
 static PySendResult
-sleep_advance(PyObject *op, PyObject *value, PyObject **result)
+sleep_resume(Awaitable *self, LoopObject *loop, PyObject **result)
 {
-    SleepObject *self = (SleepObject *)op;
-    ModuleState *state = state_of_type(Py_TYPE(op));
-    *result = NULL;
-    if (self->state == TRAP_DONE) {
-        return trap_used_up(sleep_function(self));
-    }
-    if (self->state == TRAP_WAITING_ABROAD) {
-        return sleep_end_abroad(state, self, value, result);
-    }
-    LoopObject *loop = current_loop_borrowed(state);
-    if (self->state == TRAP_NEW) {
-        if (loop == NULL) {
-            return sleep_begin_abroad(state, self, result);
-        }
-        self->started = clock_now(&loop->clock);
-        self->task_number = loop->current != NULL ? loop->current->number : 0;
-        self->step = loop->steps;
-        self->state = TRAP_WAITING;
-        *result = Py_NewRef(op);
-        trace_await(loop, op);
-        return PYGEN_NEXT;
-    }
-    if (loop == NULL || loop->current == NULL || !sleep_is_of(self, loop, loop->current)) {
-        return trap_used_up(sleep_function(self));  /* the wake-up belongs to another task */
-    }
-    self->state = TRAP_DONE;
-    if (self->kind == SLEEP_CHECKPOINT) {
-        *result = Py_NewRef(Py_None);
-        return PYGEN_RETURN;
-    }
+    return sleep_end(self, loop, clock_now(&loop->clock), result);
+}
+
+/* Likewise of one that had a deadline. */
+static inline PySendResult
+sleep_resume_due(Awaitable *self, LoopObject *loop, int64_t deadline, PyObject **result)
+{
     int64_t now = clock_now(&loop->clock);
-    if (loop->clock.mode != CLOCK_VIRTUAL && self->kind <= SLEEP_UNTIL) {
-        int64_t deadline = sleep_deadline(loop, self);
-        if (deadline > self->started) {
-            lateness_add(&loop->late, now - deadline);
-        }
+    if (loop->clock.mode != CLOCK_VIRTUAL && deadline > self->since) {
+        lateness_add(&loop->late, now - deadline);
     }
-    *result = timedelta_from_ns(state, now > self->started ? now - self->started : 0);
-    return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+    return sleep_end(self, loop, now, result);
 }
 
-/* Each await asks for the iterator once: the place to notice a second await, which
- * would otherwise take the first one's wake-up. */
-static PyObject *
-sleep_tp_iter(PyObject *op)
+/* ---- the kinds: for a time ------------------------------------------------------------------- */
+
+/* Loop time at which it is over; at or before `since`: at once. */
+static inline int64_t
+sleep_deadline(const Awaitable *self)
 {
-    SleepObject *self = (SleepObject *)op;
-    if (self->state != TRAP_NEW) {
-        trap_used_up(sleep_function(self));
-        return NULL;
-    }
-    return Py_NewRef(op);
+    int64_t time = ((const SleepObject *)self)->time;
+    return time <= 0 ? self->since : time_add(self->since, time);
+}
+
+static enum parked
+sleep_park(Awaitable *self, LoopObject *loop, TaskObject *task)
+{
+    return task_park_until(loop, task, await_began(self, loop), sleep_deadline(self));
+}
+
+static PySendResult
+sleep_resume_after(Awaitable *self, LoopObject *loop, PyObject **result)
+{
+    return sleep_resume_due(self, loop, sleep_deadline(self), result);
+}
+
+static int
+sleep_wake_time(Awaitable *self, LoopObject *Py_UNUSED(loop), int64_t *when)
+{
+    *when = sleep_deadline(self);
+    return 0;
+}
+
+static const struct await_kind sleep_kind = {
+    AWAIT_KIND(sleep_kind, "sleep()"),
+    .is_sleep = 1,
+    .reuses_end = 1,
+    .begin = sleep_begin,
+    .resume = sleep_resume_after,
+    .park = sleep_park,
+    .unpark = await_unpark_timer,
+    .outside = await_waits_for_signal,
+    .wake_time = sleep_wake_time,
+    .describe = await_describe_sleep,
+};
+
+/* ---- until a loop time ----------------------------------------------------------------------- */
+
+static enum parked
+sleep_until_park(Awaitable *self, LoopObject *loop, TaskObject *task)
+{
+    return task_park_until(loop, task, await_began(self, loop), ((SleepObject *)self)->time);
+}
+
+static PySendResult
+sleep_until_resume(Awaitable *self, LoopObject *loop, PyObject **result)
+{
+    return sleep_resume_due(self, loop, ((SleepObject *)self)->time, result);
+}
+
+static int
+sleep_until_wake_time(Awaitable *self, LoopObject *Py_UNUSED(loop), int64_t *when)
+{
+    *when = ((SleepObject *)self)->time;
+    return 0;
+}
+
+static const struct await_kind sleep_until_kind = {
+    AWAIT_KIND(sleep_until_kind, "sleep_until()"),
+    .is_sleep = 1,
+    .reuses_end = 1,
+    .begin = sleep_begin,
+    .resume = sleep_until_resume,
+    .park = sleep_until_park,
+    .unpark = await_unpark_timer,
+    .outside = await_waits_for_signal,
+    .wake_time = sleep_until_wake_time,
+    .describe = await_describe_sleep,
+};
+
+/* ---- not for a time -------------------------------------------------------------------------- */
+
+static enum parked
+checkpoint_park(Awaitable *Py_UNUSED(self), LoopObject *Py_UNUSED(loop),
+                TaskObject *Py_UNUSED(task))
+{
+    return PARK_READY;
+}
+
+static PySendResult
+checkpoint_resume(Awaitable *self, LoopObject *Py_UNUSED(loop), PyObject **result)
+{
+    self->state = AWAIT_DONE;
+    *result = Py_NewRef(Py_None);
+    return PYGEN_RETURN;
+}
+
+static const struct await_kind checkpoint_kind = {
+    AWAIT_KIND(checkpoint_kind, "checkpoint()"),
+    .is_sleep = 1,
+    .begin = sleep_begin,
+    .resume = checkpoint_resume,
+    .park = checkpoint_park,
+};
+
+static enum parked
+forever_park(Awaitable *Py_UNUSED(self), LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(task))
+{
+    return PARKED;
+}
+
+static int
+forever_wake_time(Awaitable *Py_UNUSED(self), LoopObject *Py_UNUSED(loop), int64_t *when)
+{
+    *when = TIME_FOREVER;
+    return 0;
+}
+
+static const struct await_kind sleep_forever_kind = {
+    AWAIT_KIND(sleep_forever_kind, "sleep_forever()"),
+    .is_sleep = 1,
+    .reuses_end = 1,
+    .begin = sleep_begin,
+    .resume = sleep_resume,
+    .park = forever_park,
+    .outside = await_waits_for_signal,
+    .wake_time = forever_wake_time,
+    .describe = await_describe_sleep,
+};
+
+static PyObject *
+until_cancelled_describe(Awaitable *Py_UNUSED(self), LoopObject *Py_UNUSED(loop))
+{
+    return PyUnicode_FromString("waiting to be woken");
+}
+
+/* Until another task cancels the scope around it: nothing else ever will. */
+static const struct await_kind until_cancelled_kind = {
+    AWAIT_KIND(until_cancelled_kind, "_park()"),
+    .is_signal = 1,
+    .reuses_end = 1,
+    .begin = sleep_begin,
+    .resume = sleep_resume,
+    .park = forever_park,
+    .wake_time = forever_wake_time,
+    .describe = until_cancelled_describe,
+};
+
+static enum parked
+thread_park(Awaitable *Py_UNUSED(self), LoopObject *loop, TaskObject *Py_UNUSED(task))
+{
+    loop->threads++;
+    return PARKED;
+}
+
+static void
+thread_unpark(Awaitable *Py_UNUSED(self), LoopObject *loop, TaskObject *Py_UNUSED(task))
+{
+    loop->threads--;
+}
+
+static enum outside
+thread_outside(const Awaitable *Py_UNUSED(self), const TaskObject *Py_UNUSED(task))
+{
+    return OUTSIDE_WORK;
 }
 
 static PyObject *
-sleep_tp_iternext(PyObject *op)
+thread_describe(Awaitable *Py_UNUSED(self), LoopObject *Py_UNUSED(loop))
 {
-    PyObject *result;
-    PySendResult how = sleep_advance(op, Py_None, &result);
-    if (how == PYGEN_RETURN && result != Py_None) {
-        return stop_iteration_reused_steal(state_of_type(Py_TYPE(op)), result);
-    }
-    return trap_next_result(how, result);
+    return PyUnicode_FromString("waiting for a thread");
 }
 
-static PyObject *
-sleep_py_send(PyObject *op, PyObject *value)
-{
-    return trap_send(op, value, sleep_advance);
-}
+/* Likewise, but a thread is at work and will have it cancelled. */
+static const struct await_kind thread_kind = {
+    AWAIT_KIND(thread_kind, "_park_for_thread()"),
+    .is_signal = 1,
+    .reuses_end = 1,
+    .begin = sleep_begin,
+    .resume = sleep_resume,
+    .park = thread_park,
+    .unpark = thread_unpark,
+    .outside = thread_outside,
+    .wake_time = forever_wake_time,
+    .describe = thread_describe,
+};
 
-static PyObject *
-sleep_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
-{
-    return trap_throw(&((SleepObject *)op)->state, args, n_args);
-}
-
-static PyObject *
-sleep_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    ((SleepObject *)op)->state = TRAP_DONE;
-    Py_RETURN_NONE;
-}
+/* ---- the type -------------------------------------------------------------------------------- */
 
 static PyObject *
 sleep_tp_repr(PyObject *op)
 {
-    SleepObject *self = (SleepObject *)op;
+    const Awaitable *self = (Awaitable *)op;
+    int64_t time = ((SleepObject *)op)->time;
     ModuleState *state = state_of_type(Py_TYPE(op));
-    PyObject *time, *text;
-    if (trap_is_stray(op, self->state, self->task_number)) {
-        return trap_stray_repr(sleep_function(self));
+    PyObject *what = NULL, *text = NULL;
+    if (await_is_stray(self)) {
+        return await_stray_repr(self);
     }
     switch (self->kind) {
-    case SLEEP_FOR:
-    case SLEEP_UNTIL:
-        if (self->time >= TIME_FOREVER) {
+    case sleep_kind_number:
+    case sleep_until_kind_number:
+        if (time >= TIME_FOREVER) {
             return PyUnicode_FromString("<sleep until cancelled>");
         }
-        time = seconds_object(self->time);
+        what = seconds_object(time);
         break;
-    case SLEEP_UNTIL_WALL:
-        time = datetime_from_wall(state, self->time, self->aware ? state->utc : Py_None);
-        if (time != NULL) {
-            PyObject *iso = PyObject_Str(time);
-            Py_SETREF(time, iso);
+    case sleep_until_wall_kind_number:
+        what = datetime_from_wall(state, time, self->phase ? state->utc : Py_None);
+        if (what != NULL) {
+            Py_SETREF(what, PyObject_Str(what));
         }
         break;
-    case SLEEP_FOREVER:
+    case sleep_forever_kind_number:
         return PyUnicode_FromString("<sleep_forever>");
-    case SLEEP_PARKED:
+    case until_cancelled_kind_number:
         return PyUnicode_FromString("<until woken>");
-    case SLEEP_THREAD:
+    case thread_kind_number:
         return PyUnicode_FromString("<until a thread is done>");
     default:
         return PyUnicode_FromString("<checkpoint>");
     }
-    if (time == NULL) {
-        return NULL;
+    if (what != NULL) {
+        text = self->kind == sleep_kind_number ? PyUnicode_FromFormat("<sleep %S s>", what)
+               : self->kind == sleep_until_kind_number
+                   ? PyUnicode_FromFormat("<sleep until %S s>", what)
+                   : PyUnicode_FromFormat("<sleep until %S>", what);
+        Py_DECREF(what);
     }
-    text = self->kind == SLEEP_FOR     ? PyUnicode_FromFormat("<sleep %S s>", time)
-           : self->kind == SLEEP_UNTIL ? PyUnicode_FromFormat("<sleep until %S s>", time)
-                                       : PyUnicode_FromFormat("<sleep until %S>", time);
-    Py_DECREF(time);
     return text;
-}
-
-static void
-sleep_tp_finalize(PyObject *op)
-{
-    SleepObject *self = (SleepObject *)op;
-    awaitable_finalize(op, &self->state, self->excused, sleep_function(self));
 }
 
 static void
 sleep_tp_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
-    if (awaitable_dies(op, ((SleepObject *)op)->state) < 0) {
+    if (await_dies(op) < 0) {
         return;
     }
-    PyObject_Free(op);
+    ModuleState *state = state_if_there(type);
+    if (state != NULL && state->spare_sleep == NULL) {  /* for the next: a twentieth of its cost */
+        state->spare_sleep = (SleepObject *)op;
+    }
+    else {
+        PyObject_Free(op);
+    }
     Py_DECREF(type);
 }
-
-/* As a coroutine has it, for reports on the task that runs it. */
-static PyObject *
-sleep_get_qualname(PyObject *op, void *Py_UNUSED(closure))
-{
-    return qualname_of_function(sleep_function((SleepObject *)op));
-}
-
-static PyObject *
-sleep_get_name(PyObject *op, void *Py_UNUSED(closure))
-{
-    return name_of_function(sleep_function((SleepObject *)op));
-}
-
-static PyGetSetDef sleep_getset[] = {
-    {"__name__", sleep_get_name, NULL, PyDoc_STR("What it was made by."), NULL},
-    {"__qualname__", sleep_get_qualname, NULL, PyDoc_STR("What it was made by."), NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
 
 PyDoc_STRVAR(sleep_type_doc,
 "What sleep(), sleep_until(), sleep_forever() and checkpoint() return; await it once.");
 
-static PyMethodDef sleep_methods[] = {
-    {"send", sleep_py_send, METH_O, PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
-    {"throw", (PyCFunction)(void (*)(void))sleep_py_throw, METH_FASTCALL,
-     PyDoc_STR("throw($self, exception, /, *args)\n--\n\nAs of a generator.")},
-    {"close", sleep_py_close, METH_NOARGS, PyDoc_STR("close($self, /)\n--\n\nAs of a generator.")},
-    {NULL, NULL, 0, NULL},
-};
-
 static PyType_Slot sleep_slots[] = {
     {Py_tp_doc, (void *)sleep_type_doc},
     {Py_tp_dealloc, sleep_tp_dealloc},
-    {Py_tp_finalize, sleep_tp_finalize},
+    {Py_tp_finalize, await_tp_finalize},
     {Py_tp_repr, sleep_tp_repr},
-    {Py_tp_iter, sleep_tp_iter},
-    {Py_tp_iternext, sleep_tp_iternext},
-    {Py_am_await, sleep_tp_iter},
-    {Py_am_send, sleep_advance},
-    {Py_tp_methods, sleep_methods},
-    {Py_tp_getset, sleep_getset},
+    AWAIT_SLOTS(await_tp_iter),
+    {Py_tp_methods, await_methods},
+    {Py_tp_getset, await_getset},
     {0, NULL},
 };
 
@@ -399,7 +509,7 @@ module_py_sleep(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyOb
     if (delay_from_object(state, "sleep()", given[0], &ns) < 0) {
         return NULL;
     }
-    return given[1] == NULL ? sleep_new(state, SLEEP_FOR, ns) : sleep_then(given[0], given[1]);
+    return given[1] == NULL ? sleep_new(state, sleep_kind_number, ns) : sleep_then(given[0], given[1]);
 }
 
 PyDoc_STRVAR(sleep_until_doc,
@@ -428,15 +538,15 @@ module_py_sleep_until(PyObject *module, PyObject *when)
         return NULL;
     }
     if (!is_wall) {
-        return sleep_new(state, SLEEP_UNTIL, time);
+        return sleep_new(state, sleep_until_kind_number, time);
     }
     PyObject *offset = PyObject_CallMethod(when, "utcoffset", NULL);
     if (offset == NULL) {
         return NULL;
     }
-    PyObject *sleep = sleep_new(state, SLEEP_UNTIL_WALL, time);
+    PyObject *sleep = sleep_new(state, sleep_until_wall_kind_number, time);
     if (sleep != NULL) {
-        ((SleepObject *)sleep)->aware = offset != Py_None;
+        ((SleepObject *)sleep)->phase = offset != Py_None;
     }
     Py_DECREF(offset);
     return sleep;
@@ -465,7 +575,7 @@ PyDoc_STRVAR(sleep_forever_doc,
 static PyObject *
 module_py_sleep_forever(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    return sleep_new(PyModule_GetState(module), SLEEP_FOREVER, TIME_FOREVER);
+    return sleep_new(PyModule_GetState(module), sleep_forever_kind_number, TIME_FOREVER);
 }
 
 PyDoc_STRVAR(checkpoint_doc,
@@ -487,7 +597,7 @@ PyDoc_STRVAR(checkpoint_doc,
 static PyObject *
 module_py_checkpoint(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    return sleep_new(PyModule_GetState(module), SLEEP_CHECKPOINT, 0);
+    return sleep_new(PyModule_GetState(module), checkpoint_kind_number, 0);
 }
 
 #endif /* SLEEPLOOP_SLEEP_H */

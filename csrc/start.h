@@ -7,8 +7,6 @@
 #include "block.h"
 #include "tasktype.h"
 
-#define START_FUNCTION "TaskGroup.start()"
-
 /* Whether the group takes tasks: its block has been entered and not left, nor torn off. */
 static inline int
 group_is_open(const GroupObject *group)
@@ -80,7 +78,7 @@ start_join_group(StartObject *self, LoopObject *loop)
             loop_cause_changed(loop, t);
         }
     }
-    if (starter->state == TASK_START && starter->payload == (PyObject *)self) {
+    if (starter->state == TASK_PARKED && starter->payload == (PyObject *)self) {
         loop_wake(loop, starter);
     }
     loop_rouse_suspended(loop);
@@ -160,7 +158,7 @@ start_make_task(ModuleState *state, StartObject *self, LoopObject *loop, TaskObj
     GroupObject *group = self->group;
     PyObject *coro = start_call(state, self);
     if (coro == NULL) {
-        trap_error_is_no_end("start()", PyExc_StopIteration);  /* of the function's */
+        await_error_is_no_end("start()", PyExc_StopIteration);  /* of the function's */
         return -1;
     }
     if (self->starter != starter || loop->current != starter
@@ -197,9 +195,9 @@ start_give_up(StartObject *self)
     PyObject *call = self->call;
     TaskObject *task = self->task, *starter = self->starter;
     self->call = NULL;
-    self->state = TRAP_DONE;
+    self->state = AWAIT_DONE;
     if (starter == NULL
-        || (starter->state == TASK_START && starter->payload == (PyObject *)self)) {
+        || (starter->state == TASK_PARKED && starter->payload == (PyObject *)self)) {
         task = NULL;  /* closed by hand, but still parked there: it has to find its way out */
     }
     else {
@@ -215,7 +213,7 @@ static PySendResult
 start_end(ModuleState *state, StartObject *self, PyObject **result)
 {
     TaskObject *task = self->task;
-    self->state = TRAP_DONE;
+    self->state = AWAIT_DONE;
     self->task = NULL;
     start_resolve(self);
     if (self->value != NULL) {
@@ -240,11 +238,12 @@ start_end(ModuleState *state, StartObject *self, PyObject **result)
 
 /* The first send(). */
 static PySendResult
-start_begin(ModuleState *state, StartObject *self, PyObject **result)
+start_begin(ModuleState *state, Awaitable *op, PyObject **result)
 {
+    StartObject *self = (StartObject *)op;
     LoopObject *loop = group_need_open(state, self->group, "start()");
     TaskObject *starter = loop != NULL ? need_current_task_borrowed(state, "start()") : NULL;
-    self->state = TRAP_DONE;
+    self->state = AWAIT_DONE;
     if (starter == NULL) {
         return PYGEN_ERROR;
     }
@@ -261,75 +260,112 @@ start_begin(ModuleState *state, StartObject *self, PyObject **result)
             return start_end(state, self, result);
         }
     }
-    self->started = clock_about_now(&loop->clock);
-    self->state = TRAP_WAITING;
-    *result = Py_NewRef(self);
-    trace_await(loop, (PyObject *)self);
-    return PYGEN_NEXT;
+    self->firm = self->task != NULL;
+    return await_yield(op, loop, clock_about_now(&loop->clock), result);
 }
 
 static PySendResult
-start_advance(PyObject *op, PyObject *Py_UNUSED(sent), PyObject **result)
+start_resume(Awaitable *op, LoopObject *loop, PyObject **result)
 {
     StartObject *self = (StartObject *)op;
-    ModuleState *state = state_of_type(Py_TYPE(op));
-    *result = NULL;
-    if (self->state == TRAP_NEW) {
-        return start_begin(state, self, result);
-    }
-    if (self->state != TRAP_WAITING) {
-        return trap_used_up("start()");
-    }
-    LoopObject *loop = current_loop_borrowed(state);
     TaskObject *starter = self->starter;
-    if (loop == NULL || starter == NULL || loop->current != starter) {
-        return trap_used_up("start()");
+    if (starter != loop->current) {
+        return await_used_up(op);
     }
     if ((starter->flags & TASK_CANCELLING) && self->value == NULL && self->task != NULL
         && task_done(self->task) && self->task->state != TASK_FAILED) {
         /* It ended because the one that waits was cancelled, or had no time left to start. */
-        self->state = TRAP_DONE;
-        PyObject *exc = cancelled_error_new(state, task_cancel_cause(starter));
+        self->state = AWAIT_DONE;
+        PyObject *exc = cancelled_error_new(loop->state, task_cancel_cause(starter));
         Py_CLEAR(self->task);
         start_resolve(self);
         PyErr_SetRaisedException(exc);
         return PYGEN_ERROR;
     }
-    return start_end(state, self, result);
+    return start_end(loop->state, self, result);
 }
 
-static PyObject *
-start_tp_iternext(PyObject *op)
+static int
+start_thrown(Awaitable *self, PyObject *Py_UNUSED(exc))
 {
-    PyObject *result;
-    PySendResult how = start_advance(op, Py_None, &result);
-    return trap_next_result(how, result);
+    start_give_up((StartObject *)self);
+    return 1;
 }
 
-static PyObject *
-start_py_send(PyObject *op, PyObject *value)
+/* Until the new task says that it has started, or ends. No cancellation takes the one that waits
+ * away: the new one is cancelled with it, and ends first. */
+static enum parked
+start_park(Awaitable *op, LoopObject *Py_UNUSED(loop), TaskObject *task)
 {
-    return trap_send(op, value, start_advance);
-}
-
-static PyObject *
-start_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
-{
-    PyObject *result = trap_throw(&((StartObject *)op)->state, args, n_args);
-    if (((StartObject *)op)->state == TRAP_DONE) {
-        PyObject *exc = PyErr_GetRaisedException();
-        start_give_up((StartObject *)op);
-        PyErr_SetRaisedException(exc);
+    StartObject *self = (StartObject *)op;
+    if (self->starter != task) {
+        return PARK_REFUSED;
     }
-    return result;
+    if (self->task == NULL || self->value != NULL || task_done(self->task)) {
+        return PARK_READY;
+    }
+    chain_push(&self->task->waiters, &task->link);
+    return PARKED;
+}
+
+static void
+start_unpark(Awaitable *self, LoopObject *Py_UNUSED(loop), TaskObject *task)
+{
+    chain_remove(&((StartObject *)self)->task->waiters, &task->link);
 }
 
 static PyObject *
-start_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+start_describe(Awaitable *self, LoopObject *Py_UNUSED(loop))
 {
-    start_give_up((StartObject *)op);
-    Py_RETURN_NONE;
+    PyObject *name = task_name(((StartObject *)self)->task);
+    PyObject *text = name != NULL ? PyUnicode_FromFormat("waiting for task %R to start", name)
+                                  : NULL;
+    Py_XDECREF(name);
+    return text;
 }
+
+static PyObject *
+start_waits_on(Awaitable *self)
+{
+    return Py_NewRef((PyObject *)((StartObject *)self)->task);
+}
+
+static TaskObject *
+start_child(const Awaitable *self)
+{
+    return ((const StartObject *)self)->task;
+}
+
+static uint32_t
+start_blocker(const Awaitable *self)
+{
+    return ((const StartObject *)self)->task->number;
+}
+
+static PyObject *
+start_graph_row(Awaitable *op)
+{
+    StartObject *self = (StartObject *)op;
+    TaskObject *leaving = self->is_counted ? self->group->leaving : NULL;
+    unsigned host = leaving != NULL ? leaving->number : 0;
+    return Py_BuildValue("(s(II))", "start", (unsigned)self->task->number, host);
+}
+
+static const struct await_kind group_start_kind = {
+    AWAIT_KIND(group_start_kind, "TaskGroup.start()"),
+    .begin = start_begin,
+    .resume = start_resume,
+    .give_up = start_thrown,
+    .park = start_park,
+    .unpark = start_unpark,
+    .describe = start_describe,
+    .waits_on = start_waits_on,
+    .blocker = start_blocker,
+    .graph_row = start_graph_row,
+    .child = start_child,
+};
+
+/* ---- the type -------------------------------------------------------------------------------- */
 
 static int
 start_tp_traverse(PyObject *op, visitproc visit, void *arg)
@@ -354,17 +390,10 @@ start_tp_clear(PyObject *op)
 }
 
 static void
-start_tp_finalize(PyObject *op)
-{
-    StartObject *self = (StartObject *)op;
-    awaitable_finalize(op, &self->state, self->excused, START_FUNCTION);
-}
-
-static void
 start_tp_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
-    if (awaitable_dies(op, ((StartObject *)op)->state) < 0) {
+    if (await_dies(op) < 0) {
         return;
     }
     PyObject_GC_UnTrack(op);
@@ -376,40 +405,16 @@ start_tp_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-static PyObject *
-start_tp_repr(PyObject *op)
-{
-    StartObject *self = (StartObject *)op;
-    uint32_t number = self->starter != NULL ? self->starter->number : 0;
-    return trap_repr(op, self->state, number, START_FUNCTION);
-}
-
-static PyGetSetDef start_getset[] = {
-    TRAP_NAME_GETTERS(START_FUNCTION),
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyMethodDef start_methods[] = {
-    {"send", start_py_send, METH_O, PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
-    {"throw", (PyCFunction)(void (*)(void))start_py_throw, METH_FASTCALL,
-     PyDoc_STR("throw($self, exception, /, *args)\n--\n\nAs of a generator.")},
-    {"close", start_py_close, METH_NOARGS, PyDoc_STR("close($self, /)\n--\n\nAs of a generator.")},
-    {NULL, NULL, 0, NULL},
-};
-
 static PyType_Slot start_slots[] = {
     {Py_tp_doc, (void *)"What TaskGroup.start() returns; await it once."},
     {Py_tp_dealloc, start_tp_dealloc},
-    {Py_tp_finalize, start_tp_finalize},
+    {Py_tp_finalize, await_tp_finalize},
     {Py_tp_traverse, start_tp_traverse},
     {Py_tp_clear, start_tp_clear},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, start_tp_iternext},
-    {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, start_advance},
-    {Py_tp_repr, start_tp_repr},
-    {Py_tp_methods, start_methods},
-    {Py_tp_getset, start_getset},
+    {Py_tp_repr, await_tp_repr},
+    AWAIT_SLOTS(PyObject_SelfIter),
+    {Py_tp_methods, await_methods},
+    {Py_tp_getset, await_getset},
     {0, NULL},
 };
 
@@ -471,13 +476,12 @@ group_py_start(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
         Py_XDECREF(call);
         return NULL;
     }
+    await_init((Awaitable *)start, group_start_kind_number);
     start->group = (GroupObject *)Py_NewRef(op);
     start->call = call;
     start->task = start->starter = NULL;
     start->value = NULL;
-    start->is_counted = start->has_started = start->excused = 0;
-    start->started = 0;
-    start->state = TRAP_NEW;
+    start->is_counted = start->has_started = 0;
     PyObject_GC_Track(start);
     awaitable_made(state, (PyObject *)start);
     return (PyObject *)start;

@@ -9,6 +9,7 @@
 struct ModuleState {
     PyTypeObject *LoopType, *TaskType, *SleepType, *JoinType, *StatsType;
     PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
+    PyTypeObject *MomentType;
     PyTypeObject *EveryType, *NextTickType, *TickType;
     PyTypeObject *WaitType, *DoorType, *DoorwayType, *EventType, *LockType;
     PyTypeObject *ConditionType, *BarrierType;
@@ -32,6 +33,7 @@ struct ModuleState {
     PyObject *done;            /* see instant_done() */
     PyObject *origins;         /* dict: address -> where that awaitable was made; NULL unless a
                                   debug run is under way; see forgotten.h */
+    SleepObject *spare_sleep;  /* owned: memory for the next one, no object now; or NULL */
     uint64_t loops_made;
     size_t trace_capacity;     /* of the loops that do not say; see traceread.h */
     PyObject *trace_callback;  /* owned, or NULL */
@@ -50,6 +52,14 @@ state_of_type(PyTypeObject *type)
     return (ModuleState *)PyType_GetModuleState(type);
 }
 
+/* Likewise where the type may have been cleared already, by the collector: NULL, and no exception. */
+static inline ModuleState *
+state_if_there(PyTypeObject *type)
+{
+    PyObject *module = ((PyHeapTypeObject *)type)->ht_module;
+    return module != NULL ? (ModuleState *)PyModule_GetState(module) : NULL;
+}
+
 /* For those as well: in the line of the types by whose structs an object is laid out, which no
  * Python code can change, the one above `object` is ours. */
 static inline ModuleState *
@@ -59,13 +69,6 @@ state_of_base(PyTypeObject *type)
         type = type->tp_base;
     }
     return state_of_type(type);
-}
-
-/* Whether it is a Wait, or an awaitable that begins with one. */
-static inline int
-is_wait(const ModuleState *state, PyObject *op)
-{
-    return Py_IS_TYPE(op, state->WaitType) || Py_IS_TYPE(op, state->RequestType);
 }
 
 static inline int

@@ -111,67 +111,13 @@ loop_close_unstarted(LoopObject *loop, TaskObject *task)
     }
 }
 
-enum resume { RESUME_SEND, RESUME_THROW, RESUME_NOT_YET };
-
-/* A task that slept until a datetime. On the system's wall clock that may still be
- * ahead: the wall clock and the monotonic one do not run quite alike. *input: what
- * to send or throw, a new reference. Steals trap if the task is parked again. */
-static enum resume
-resume_from_wall(LoopObject *loop, TaskObject *task, PyObject *trap, int timed, PyObject **input)
-{
-    ModuleState *state = loop->state;
-    int is_sleep = Py_TYPE(trap) == state->SleepType;
-    int64_t wall = is_sleep ? ((SleepObject *)trap)->time : 0;
-    int64_t now = loop_wall_now(loop);
-    if (!is_sleep && wall_from_deadline(state, trap, &wall) < 0) {
-        *input = PyErr_GetRaisedException();
-        return RESUME_THROW;
-    }
-    if (loop->wall_is_system && now < wall) {
-        if (task_is_stopped(task)) {  /* since it was woken */
-            *input = task->flags & TASK_CANCELLING
-                         ? cancelled_error_new(state, task_cancel_cause(task))
-                         : interrupts_take(loop, task);
-            if (*input == NULL) {
-                *input = PyErr_GetRaisedException();
-            }
-            return RESUME_THROW;
-        }
-        park_until_wall(loop, task, wall, trap);
-        trace_park(loop, task, 0);
-        return RESUME_NOT_YET;
-    }
-    if (timed && loop->clock.mode != CLOCK_VIRTUAL && now - wall < TIME_FOREVER / NS_PER_US) {
-        lateness_add(&loop->late, (now - wall) * NS_PER_US);
-    }
-    *input = is_sleep ? Py_NewRef(Py_None) : datetime_like(state, now, trap);
-    if (*input == NULL) {
-        *input = PyErr_GetRaisedException();
-        return RESUME_THROW;
-    }
-    return RESUME_SEND;
-}
-
-/* Whether the trap was to let its task go at a datetime: ours do not, but for one. */
-static inline int
-trap_is_of_wall(ModuleState *state, PyObject *trap)
-{
-    PyTypeObject *type = Py_TYPE(trap);
-    if (type == state->SleepType) {
-        return ((SleepObject *)trap)->kind == SLEEP_UNTIL_WALL;
-    }
-    return type != state->NextTickType && type != state->JoinType && !is_wait(state, trap)
-           && type != state->LeaveType
-           && type != state->StartType;
-}
-
 /* Beware: runs arbitrary Python, which may call back into the loop. The task is
  * detached while it does: in no ring, not in the heap, its payload taken out. */
 static void
 loop_run_task(LoopObject *loop, TaskObject *task)
 {
     ModuleState *state = loop->state;
-    PyObject *trap = task->payload, *out;
+    PyObject *payload = task->payload, *out;
     PyObject *value = Py_None;  /* borrowed from `input`, or None */
     PyObject *input = NULL, *exc = NULL;
     int flags = task->flags;
@@ -185,8 +131,8 @@ loop_run_task(LoopObject *loop, TaskObject *task)
     }
 
     if (flags & TASK_THROW) {
-        exc = trap;
-        trap = NULL;
+        exc = payload;
+        payload = NULL;
     }
     else if (flags & TASK_THROW_CANCEL) {
         exc = cancelled_error_new(state, task_cancel_cause(task));
@@ -201,23 +147,24 @@ loop_run_task(LoopObject *loop, TaskObject *task)
             goto done;
         }
     }
-    else if (trap != NULL && trap_is_of_wall(state, trap)) {
-        switch (resume_from_wall(loop, task, trap, flags & TASK_TIMED, &input)) {
-        case RESUME_NOT_YET:
-            trap = NULL;
+    else if (payload != NULL && await_kind((Awaitable *)payload)->input != NULL) {
+        Awaitable *await = (Awaitable *)payload;
+        switch (await_kind(await)->input(await, loop, task, flags & TASK_TIMED, &input)) {
+        case INPUT_NOT_YET:
             goto done;
-        case RESUME_THROW:
+        case INPUT_THROW:
             exc = input;
             input = NULL;
             break;
-        case RESUME_SEND:
-            value = input;
+        case INPUT_SEND:
+            value = input != NULL ? input : Py_None;
             break;
         }
     }
-    Py_CLEAR(trap);
+    Py_CLEAR(payload);
 
     loop->steps++;
+    loop->awaited = NULL;
     watchdog_step_begins(loop);
     enum step_verdict verdict = task_step(state, task, value, exc, &out);
     watchdog_step_ends(loop);
@@ -234,7 +181,7 @@ loop_run_task(LoopObject *loop, TaskObject *task)
     }
 done:
     loop->current = NULL;
-    Py_XDECREF(trap);
+    Py_XDECREF(payload);
     Py_XDECREF(input);
 }
 

@@ -81,7 +81,7 @@ task_new(ModuleState *state, LoopObject *loop, PyObject *coro, PyObject *name, P
     task->flags = (uint16_t)flags;
     PyObject_GC_Track(task);
     if (!PyCoro_CheckExact(coro)) {
-        awaitable_excuse(state, coro);
+        await_excuse(state, coro);
     }
     return task;
 }

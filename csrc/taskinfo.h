@@ -73,90 +73,34 @@ task_get_created_at(PyObject *op, void *Py_UNUSED(closure))
     return stack != NULL || PyErr_Occurred() ? stack : Py_NewRef(Py_None);
 }
 
-/* Loop time at which a parked task began to wait; -1: that is not known. */
-static int64_t
-task_waiting_since(TaskObject *task)
-{
-    PyObject *trap = task->payload;
-    if (!task_parked(task) || trap == NULL || task->loop == NULL) {
-        return -1;
-    }
-    switch (task->state) {
-    case TASK_JOIN:
-        return ((JoinObject *)trap)->started;
-    case TASK_START:
-        return ((StartObject *)trap)->started;
-    case TASK_LEAVE:
-        return ((LeaveObject *)trap)->started;
-    case TASK_WAIT:
-    case TASK_REGAIN:
-        return ((WaitObject *)trap)->started;
-    default:
-        if (Py_TYPE(trap) == task->loop->state->NextTickType) {
-            return ((NextTickObject *)trap)->started;
-        }
-        return Py_TYPE(trap) == task->loop->state->SleepType ? ((SleepObject *)trap)->started : -1;
-    }
-}
-
 static PyObject *
 task_get_waiting_since(PyObject *op, void *Py_UNUSED(closure))
 {
-    int64_t since = task_waiting_since((TaskObject *)op);
-    return since >= 0 ? seconds_object(since) : Py_NewRef(Py_None);
+    const Awaitable *await = task_await_borrowed((TaskObject *)op);
+    return await != NULL ? seconds_object(await->since) : Py_NewRef(Py_None);
 }
 
 static PyObject *
 task_get_wake_time(PyObject *op, void *Py_UNUSED(closure))
 {
     TaskObject *task = (TaskObject *)op;
-    PyObject *trap = task->payload;
-    if (task->state == TASK_TIMER && task->loop != NULL && trap != NULL) {
-        int64_t wall = 0;
-        if (Py_TYPE(trap) == task->loop->state->SleepType) {
-            return moment_object(sleep_deadline(task->loop, (SleepObject *)trap));
-        }
-        if (Py_TYPE(trap) == task->loop->state->NextTickType) {
-            return moment_object(((NextTickObject *)trap)->due);
-        }
-        LoopObject *loop = task->loop;
-        Py_INCREF(trap);  /* a time zone's Python may let go of either */
-        Py_INCREF(loop);
-        int rc = wall_from_deadline(loop->state, trap, &wall);
-        int64_t when = loop_time_of_wall(loop, wall);
-        Py_DECREF(trap);
-        Py_DECREF(loop);
-        return rc == 0 ? moment_object(when) : NULL;
+    Awaitable *await = task_await_borrowed(task);
+    int64_t when;
+    if (await == NULL || await_kind(await)->wake_time == NULL || task->loop == NULL) {
+        Py_RETURN_NONE;
     }
-    if (task->state == TASK_FOREVER) {
-        return PyFloat_FromDouble(Py_HUGE_VAL);
-    }
-    Py_RETURN_NONE;
+    return await_kind(await)->wake_time(await, task->loop, &when) == 0 ? moment_object(when) : NULL;
 }
 
 static PyObject *
 task_get_waiting_on(PyObject *op, void *Py_UNUSED(closure))
 {
-    TaskObject *task = (TaskObject *)op;
-    if (!task_parked(task) || task->payload == NULL) {
+    Awaitable *await = task_await_borrowed((TaskObject *)op);
+    if (await == NULL) {
         Py_RETURN_NONE;
     }
-    switch (task->state) {
-    case TASK_JOIN:
-        return Py_NewRef(((JoinObject *)task->payload)->task);
-    case TASK_START:
-        return Py_NewRef(((StartObject *)task->payload)->task);
-    case TASK_LEAVE:
-        return Py_NewRef(((LeaveObject *)task->payload)->group);
-    case TASK_WAIT:
-    case TASK_REGAIN:
-        return Py_NewRef(((WaitObject *)task->payload)->object);
-    default:
-        if (task->loop != NULL && Py_TYPE(task->payload) == task->loop->state->NextTickType) {
-            return Py_NewRef(((NextTickObject *)task->payload)->every);
-        }
-        return Py_NewRef(task->payload);
-    }
+    return await_kind(await)->waits_on != NULL ? await_kind(await)->waits_on(await)
+                                               : Py_NewRef((PyObject *)await);
 }
 
 /* ---- described ------------------------------------------------------------------------------- */
@@ -179,69 +123,24 @@ coro_description(PyObject *coro)
     return PyUnicode_FromFormat("%.100s object", Py_TYPE(coro)->tp_name);
 }
 
-/* New str: what the end of an `async with TaskGroup()` waits for. */
-static PyObject *
-group_describe_wait(GroupObject *group)
-{
-    size_t n = group->count + group->starting;
-    if (group->is_race) {
-        return PyUnicode_FromFormat("waiting for the first of %zu task%s", n, n == 1 ? "" : "s");
-    }
-    return PyUnicode_FromFormat("waiting for the %zu task%s of its TaskGroup", n,
-                                n == 1 ? "" : "s");
-}
-
 static PyObject *
 task_state_description(TaskObject *task)
 {
-    PyObject *detail = NULL, *text = NULL;
+    PyObject *detail, *text;
     switch (task->state) {
     case TASK_READY:
         return PyUnicode_FromString(task->flags & TASK_STARTED ? "ready" : "ready to start");
     case TASK_RUNNING:
         return PyUnicode_FromString("running");
-    case TASK_TIMER:
-        detail = task_get_wake_time((PyObject *)task, NULL);
-        if (detail != NULL && isinf(PyFloat_AS_DOUBLE(detail))) {  /* the clock ends before that */
-            Py_DECREF(detail);
-            return PyUnicode_FromString("sleeping until cancelled");
-        }
-        text = detail != NULL ? PyUnicode_FromFormat("sleeping until %S s", detail) : NULL;
-        break;
-    case TASK_FOREVER:
-        if (task->payload == NULL || task->loop == NULL
-            || sleep_may_be_signalled(task->loop->state, task->payload)) {
-            return PyUnicode_FromString("sleeping until cancelled");
-        }
-        return PyUnicode_FromString(sleep_is_for_thread(task->loop->state, task->payload)
-                                        ? "waiting for a thread"
-                                        : "waiting to be woken");
-    case TASK_JOIN:
-        if (task->payload != NULL) {
-            detail = task_name(((JoinObject *)task->payload)->task);
-        }
-        text = detail != NULL ? PyUnicode_FromFormat("waiting for task %R", detail) : NULL;
-        break;
-    case TASK_START:
-        if (task->payload != NULL) {
-            detail = task_name(((StartObject *)task->payload)->task);
-        }
-        text = detail != NULL ? PyUnicode_FromFormat("waiting for task %R to start", detail) : NULL;
-        break;
-    case TASK_LEAVE:
-        return task->payload != NULL
-                   ? group_describe_wait(((LeaveObject *)task->payload)->group)
-                   : NULL;
-    case TASK_WAIT:
-    case TASK_REGAIN:
-        if (task->payload != NULL) {
-            WaitObject *wait = (WaitObject *)task->payload;
-            PyObject *object = Py_NewRef(wait->object);  /* Python may wake the task */
-            detail = wait->kind->describe(object);
-            Py_DECREF(object);
-        }
-        text = detail != NULL ? PyUnicode_FromFormat("waiting for %U", detail) : NULL;
-        break;
+    case TASK_PARKED: {
+        Awaitable *await = (Awaitable *)Py_XNewRef(task->payload);  /* Python may wake the task */
+        LoopObject *loop = (LoopObject *)Py_XNewRef((PyObject *)task->loop);
+        text = await == NULL || loop == NULL ? PyUnicode_FromString("waiting")
+                                             : await_kind(await)->describe(await, loop);
+        Py_XDECREF(loop);
+        Py_XDECREF(await);
+        return text;
+    }
     case TASK_RETURNED:
     case TASK_FAILED:
         detail = describe(task->payload != NULL ? task->payload : Py_None);
@@ -249,12 +148,11 @@ task_state_description(TaskObject *task)
                    ? PyUnicode_FromFormat(
                          task->state == TASK_FAILED ? "failed with %U" : "returned %U", detail)
                    : NULL;
-        break;
+        Py_XDECREF(detail);
+        return text;
     default:
         return PyUnicode_FromString("cancelled");
     }
-    Py_XDECREF(detail);
-    return text;
 }
 
 static PyObject *

@@ -23,33 +23,14 @@ loop_make_ready(LoopObject *loop, TaskObject *task)
     loop->ready_len++;
 }
 
-/* Takes a parked task from where it waits. The payload stays. */
-static void
+/* Takes a parked task from where it waits. What it waited with stays its payload. */
+static inline void
 loop_unpark(LoopObject *loop, TaskObject *task)
 {
-    switch (task->state) {
-    case TASK_TIMER:
-        timeq_cancel(&loop->timers, &task->timer);
-        break;
-    case TASK_JOIN:
-        chain_remove(&((JoinObject *)task->payload)->task->waiters, &task->link);
-        break;
-    case TASK_START:
-        chain_remove(&((StartObject *)task->payload)->task->waiters, &task->link);
-        break;
-    case TASK_WAIT:
-    case TASK_REGAIN:
-        wait_unpark((WaitObject *)task->payload, task);
-        break;
-    case TASK_LEAVE:
-        ((LeaveObject *)task->payload)->group->leaving = NULL;
-        break;
-    case TASK_FOREVER:
-        loop->live_forever -= (size_t)sleep_may_be_signalled(loop->state, task->payload);
-        loop->threads -= (size_t)sleep_is_for_thread(loop->state, task->payload);
-        break;
-    default:
-        break;
+    Awaitable *await = (Awaitable *)task->payload;
+    assert(task->state == TASK_PARKED);
+    if (await_kind(await)->unpark != NULL) {
+        await_kind(await)->unpark(await, loop, task);
     }
 }
 
@@ -104,6 +85,18 @@ loop_throw_next(LoopObject *loop, TaskObject *task, PyObject *exc_steal)
     task->payload = exc_steal;
     task->flags |= TASK_THROW;
     loop_make_ready(loop, task);
+}
+
+/* Adds a task to a list of numbers of tasks; NULL after an error. It makes no room by a collection,
+ * so no Python runs. */
+static void
+numbers_append(PyObject **numbers, const TaskObject *task)
+{
+    PyObject *number = PyLong_FromUnsignedLong(task->number);
+    if (number == NULL || PyList_Append(*numbers, number) < 0) {
+        Py_CLEAR(*numbers);
+    }
+    Py_XDECREF(number);
 }
 
 /* For Task.created_at, in a debug run. What cannot be noted is left out. Beware: runs

@@ -249,10 +249,11 @@ task_tp_clear(PyObject *op)
     if (task->loop != NULL && !task_done(task)) {
         task->loop->phase = LOOP_CLOSED;  /* garbage as well, and must not step us any more */
     }
-    if ((task->state == TASK_WAIT || task->state == TASK_REGAIN) && task->payload != NULL) {
+    WaitObject *wait = await_as_wait(task_await_borrowed(task));
+    if (wait != NULL) {
         /* What it waits at may outlive the loop; those who wait behind it are garbage as well. */
-        ((WaitObject *)task->payload)->outcome = WAIT_FAILED;
-        wait_unpark((WaitObject *)task->payload, task);
+        wait->outcome = WAIT_FAILED;
+        wait_unpark(wait, task);
         task->state = TASK_RUNNING;
     }
     scopes_drop(task_take_scopes(task));
@@ -363,8 +364,7 @@ static PyGetSetDef task_getset[] = {
                "the loop runs with debug=True."),
      NULL},
     {"waiting_since", task_get_waiting_since, NULL,
-     PyDoc_STR("Loop time in seconds at which it began to wait; None: it does not wait, or waits\n"
-               "for a datetime that was yielded."),
+     PyDoc_STR("Loop time in seconds at which it began to wait; None: it does not wait."),
      NULL},
     {"parent", task_get_parent, NULL,
      PyDoc_STR("The task that made it, for a task of a TaskGroup the one that opened the group;\n"

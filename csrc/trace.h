@@ -9,7 +9,7 @@
 #ifndef SLEEPLOOP_TRACE_H
 #define SLEEPLOOP_TRACE_H
 
-#include "state.h"
+#include "kinds.h"
 
 enum trace_kind {
     TRACE_SPAWN,       /* other: the task that made it; place: the call */
@@ -307,53 +307,19 @@ trace_spawn(const LoopObject *loop, const TaskObject *task, uint32_t place)
     }
 }
 
-/* Whether a task waits there for nothing but to be taken away: see _park(). */
-static int
-trace_is_parked(const LoopObject *loop, const TaskObject *task)
-{
-    return task->state == TASK_FOREVER && Py_TYPE(task->payload) == loop->state->SleepType
-           && ((SleepObject *)task->payload)->kind >= SLEEP_PARKED;
-}
-
-/* The number of the one task that stands in the way; 0: nobody knows. */
-static uint32_t
-trace_blocker(const WaitObject *wait)
-{
-    return wait->kind->blocker != NULL ? wait->kind->blocker(wait) : 0;
-}
-
 static __attribute__((noinline)) void
 trace_parked(const LoopObject *loop, const TaskObject *task, int is_noted)
 {
     struct trace *trace = loop->trace;
-    enum trace_kind kind = TRACE_BLOCK;
+    const Awaitable *await = task_await_borrowed(task);
+    enum trace_kind kind = TRACE_CHECKPOINT;
     uint32_t other = 0;
     PyObject *name = NULL;
-    switch (task->state) {
-    case TASK_TIMER:
-        kind = TRACE_SLEEP;
-        break;
-    case TASK_FOREVER:
-        if (!trace_is_parked(loop, task)) {
-            kind = TRACE_SLEEP;
-        }
-        break;
-    case TASK_JOIN:
-        other = ((JoinObject *)task->payload)->task->number;
-        break;
-    case TASK_START:
-        other = ((StartObject *)task->payload)->task->number;
-        break;
-    case TASK_WAIT:
-    case TASK_REGAIN:
-        other = trace_blocker((WaitObject *)task->payload);
-        name = ((WaitObject *)task->payload)->object->name;
-        break;
-    case TASK_LEAVE:
-        break;
-    default:
-        kind = TRACE_CHECKPOINT;
-        break;
+    if (await != NULL) {
+        const struct await_kind *row = await_kind(await);
+        kind = row->is_sleep ? TRACE_SLEEP : TRACE_BLOCK;
+        other = row->blocker != NULL ? row->blocker(await) : 0;
+        name = row->name != NULL ? row->name(await) : NULL;
     }
     uint32_t place = is_noted ? trace->here : 0;
     trace_add(loop, kind, task->number, other, place)->name = Py_XNewRef(name);
@@ -386,7 +352,8 @@ trace_shows_cancel(const LoopObject *loop, const ScopeObject *scope)
     if (scope == loop->root) {
         return !ring_empty(&loop->live);
     }
-    return task == NULL || task->scope != scope || !trace_is_parked(loop, task);
+    const Awaitable *await = task != NULL && task->scope == scope ? task_await_borrowed(task) : NULL;
+    return await == NULL || !await_kind(await)->is_signal;
 }
 
 /* A scope of the task of that number has been cancelled; 0: the loop's root. */

@@ -39,44 +39,33 @@ loop_report_deadlock(LoopObject *loop)
     loop_take_fatal_error(loop);
 }
 
-/* Whether another thread could bring what a task waits for: an event, an item, a value. Who has a
- * lock is a task, and no thread. At a finite speed only: in virtual time nothing may depend on when
- * a thread gets to it. */
-static int
-loop_may_be_woken_by_thread(LoopObject *loop)
-{
-    if (loop->clock.mode == CLOCK_VIRTUAL || loop->refuses
-        || !other_threads_may_act(loop->state, loop->tstate)) {
-        return 0;
-    }
-    for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
-        TaskObject *task = TASK_OF_REGISTERED(l);
-        if (task->state == TASK_WAIT) {
-            const WaitObject *wait = (const WaitObject *)task->payload;
-            if (wait->kind->blockers == NULL
-                && (wait->kind->blocker == NULL || wait->kind->blocker(wait) == 0)) {
-                return 1;
-            }
-        }
-    }
-    return 0;
-}
-
-/* Whether anything but a timer could still make a task ready: 1, 0, or -1. */
+/* Whether anything but a timer could still make a task ready: 1, 0, or -1. What other threads may
+ * bring counts at a finite speed only: in virtual time nothing may depend on when a thread gets to
+ * it. */
 static int
 loop_may_be_woken(LoopObject *loop)
 {
-    loop->hopes = (uint8_t)loop_may_be_woken_by_thread(loop);
-    if (loop->hopes) {
+    int is_real = loop->clock.mode != CLOCK_VIRTUAL;
+    int threads = is_real && !loop->refuses && other_threads_may_act(loop->state, loop->tstate);
+    int signals = 0;
+    loop->hopes = 0;
+    for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
+        enum outside outside = task_outside(TASK_OF_REGISTERED(l));
+        if (outside == OUTSIDE_THREAD && threads) {
+            loop->hopes = 1;
+            return 1;
+        }
+        if (outside == OUTSIDE_WORK || (outside == OUTSIDE_SIGNAL && is_real)) {
+            if (!threads) {
+                return 1;
+            }
+            signals = 1;
+        }
+    }
+    if (signals) {
         return 1;
     }
-    if (loop->threads > 0) {
-        return 1;
-    }
-    if (loop->clock.mode != CLOCK_VIRTUAL && loop->live_forever > 0) {
-        return 1;  /* sleep_forever() in real time means: until a signal, if nothing else */
-    }
-    if (loop->clock.mode == CLOCK_VIRTUAL && loop->phase != LOOP_RUNNING) {
+    if (!is_real && loop->phase != LOOP_RUNNING) {
         return 0;  /* whatever a handler is there for, it is not for the cleanup of such a run */
     }
     return loop->main_thread ? other_signal_handlers() : 0;
@@ -174,7 +163,7 @@ loop_wake_for_lost_threads(LoopObject *loop)
 {
     for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
         TaskObject *task = TASK_OF_REGISTERED(l);
-        if (task->state == TASK_FOREVER && sleep_is_for_thread(loop->state, task->payload)) {
+        if (task_outside(task) == OUTSIDE_WORK) {
             loop_wake(loop, task);
         }
     }

@@ -6,60 +6,15 @@
 
 #include "sync/sync.h"
 
-/* New list of the numbers of the group's tasks that have not finished. */
-static PyObject *
-group_numbers(GroupObject *group)
-{
-    PyObject *numbers = PyList_New(0);
-    struct link *tasks = &group->scope->tasks;
-    for (struct link *l = tasks->next; numbers != NULL && l != tasks; l = l->next) {
-        TaskObject *task = TASK_OF_SIBLING(l);
-        if (!(task->flags & TASK_STARTING)) {
-            numbers_append(&numbers, task);
-        }
-    }
-    return numbers;
-}
-
 /* New tuple (word, what): what the task waits for, as far as other tasks come into it. Borrows
  * nothing across an allocation but the task and its payload. */
 static PyObject *
 task_wait_row(TaskObject *task)
 {
-    PyObject *trap = task_parked(task) ? task->payload : NULL;
-    if (trap == NULL) {
-        return Py_BuildValue("(sO)", "", Py_None);
-    }
-    switch (task->state) {
-    case TASK_JOIN:
-        return Py_BuildValue("(sI)", "join", (unsigned)((JoinObject *)trap)->task->number);
-    case TASK_START: {
-        StartObject *start = (StartObject *)trap;
-        TaskObject *leaving = start->is_counted ? start->group->leaving : NULL;
-        unsigned host = leaving != NULL ? leaving->number : 0;
-        unsigned number = start->task != NULL ? start->task->number : 0;
-        return Py_BuildValue("(s(II))", "start", number, host);
-    }
-    case TASK_LEAVE: {
-        GroupObject *group = ((LeaveObject *)trap)->group;
-        PyObject *numbers = group_numbers(group);
-        return numbers != NULL ? Py_BuildValue("(sN)", group->is_race ? "race" : "group", numbers)
-                               : NULL;
-    }
-    case TASK_WAIT:
-    case TASK_REGAIN: {
-        WaitObject *wait = (WaitObject *)trap;
-        if (wait->kind->blockers != NULL) {
-            return Py_BuildValue("(s(nn))", "shared", (Py_ssize_t)(intptr_t)wait->object,
-                                 (Py_ssize_t)(intptr_t)wait->kind);
-        }
-        unsigned number = wait->kind->blocker != NULL ? wait->kind->blocker(wait) : 0;
-        return number != 0 ? Py_BuildValue("(sI)", "one", number)
-                           : Py_BuildValue("(sO)", "", Py_None);
-    }
-    default:
-        return Py_BuildValue("(sO)", "", Py_None);
-    }
+    Awaitable *await = task_await_borrowed(task);
+    return await != NULL && await_kind(await)->graph_row != NULL
+               ? await_kind(await)->graph_row(await)
+               : Py_BuildValue("(sO)", "", Py_None);
 }
 
 PyDoc_STRVAR(wait_graph_doc,
@@ -105,9 +60,7 @@ wait_of_task_borrowed(PyObject *module, const char *function, PyObject *op)
     if (need_type(function, state->TaskType, op) < 0) {
         return NULL;
     }
-    TaskObject *task = (TaskObject *)op;
-    return task->state == TASK_WAIT || task->state == TASK_REGAIN ? (WaitObject *)task->payload
-                                                                  : NULL;
+    return await_as_wait(task_await_borrowed((TaskObject *)op));
 }
 
 PyDoc_STRVAR(blockers_doc,
@@ -119,11 +72,11 @@ static PyObject *
 module_py_blockers(PyObject *module, PyObject *op)
 {
     WaitObject *wait = wait_of_task_borrowed(module, "_blockers()", op);
-    if (wait == NULL || wait->kind->blockers == NULL) {
+    if (wait == NULL || wait_kind(wait)->blockers == NULL) {
         return PyErr_Occurred() ? NULL : PyList_New(0);
     }
     PyObject *object = Py_NewRef(wait->object);
-    PyObject *numbers = wait->kind->blockers(object);
+    PyObject *numbers = wait_kind(wait)->blockers(object);
     Py_DECREF(object);
     if (numbers == Py_None) {
         Py_SETREF(numbers, PyList_New(0));
@@ -144,15 +97,15 @@ module_py_describe_wait(PyObject *module, PyObject *op)
         return PyErr_Occurred() ? NULL : Py_BuildValue("(sO)", "", Py_None);
     }
     PyObject *object, *text, *since = NULL;
-    if (wait->kind->held != NULL) {
+    if (wait_kind(wait)->held != NULL) {
         int64_t when;
-        object = Py_NewRef(wait->kind->held(wait, &when));
+        object = Py_NewRef(wait_kind(wait)->held(wait, &when));
         text = sync_title(object);
         since = text != NULL ? seconds_rounded(when) : NULL;
     }
     else {
         object = Py_NewRef(wait->object);
-        text = wait->kind->describe(object);
+        text = wait_kind(wait)->describe(object);
         since = Py_NewRef(Py_None);
     }
     Py_DECREF(object);

@@ -16,16 +16,14 @@ static inline void
 wait_init(WaitObject *self, const struct wait_kind *kind, PyObject *object, struct place *place,
           PyObject *value_steal)
 {
-    self->kind = kind;
+    await_init((Awaitable *)self, kind->await.number);
+    self->outcome = WAIT_OPEN;
+    self->taken = self->parked = 0;
     self->object = (SyncObject *)Py_NewRef(object);
     self->value = value_steal;
     self->place = place;
     self->task = NULL;
-    self->started = 0;
     self->number = 0;
-    self->state = TRAP_NEW;
-    self->outcome = WAIT_OPEN;
-    self->taken = self->parked = self->firm = self->phase = self->excused = 0;
 }
 
 /* Likewise; steals value even if it fails. */
@@ -48,7 +46,7 @@ COLD static void
 wait_give_back(WaitObject *self)
 {
     PyObject *saved = PyErr_GetRaisedException();
-    self->kind->give_back(self);
+    wait_kind(self)->give_back(self);
     PyErr_SetRaisedException(saved);
 }
 
@@ -59,7 +57,7 @@ wait_not_taken(WaitObject *self)
 {
     if (self->outcome == WAIT_GRANTED && !self->taken) {
         self->taken = 1;
-        if (self->kind->give_back != NULL) {
+        if (wait_kind(self)->give_back != NULL) {
             wait_give_back(self);
         }
     }
@@ -71,15 +69,16 @@ wait_not_taken(WaitObject *self)
 static PySendResult
 wait_finish(WaitObject *self, PyObject **result)
 {
-    self->state = TRAP_DONE;
+    const struct wait_kind *kind = wait_kind(self);
+    self->state = AWAIT_DONE;
     self->taken = 1;
     if (self->outcome == WAIT_FAILED) {
         PyErr_SetObject((PyObject *)Py_TYPE(self->value), self->value);
         Py_CLEAR(self->value);  /* its traceback may lead to a frame that holds this */
         *result = NULL;
     }
-    else if (self->kind->result != NULL) {
-        *result = self->kind->result(self);
+    else if (kind->result != NULL) {
+        *result = kind->result(self);
     }
     else if (self->value != NULL) {
         *result = self->value;
@@ -91,198 +90,204 @@ wait_finish(WaitObject *self, PyObject **result)
     if (*result == NULL) {
         self->taken = 0;  /* what was granted, and there was no memory to tell it */
         wait_not_taken(self);
+        await_error_is_no_end(kind->await.function, PyExc_StopIteration);
         return PYGEN_ERROR;
     }
     return PYGEN_RETURN;
 }
 
-/* Granted, but there was no memory to tell it. Steals result. */
+/* Granted, but there was no memory to tell it. Steals result; NULL: it was never awaited to its end. */
 COLD static void
-wait_not_told(WaitObject *self, PyObject *result_steal)
+wait_not_told(Awaitable *op, PyObject *result_steal)
 {
-    if (result_steal == (PyObject *)self) {  /* a Request comes to itself */
-        Py_DECREF(result_steal);
+    WaitObject *self = (WaitObject *)op;
+    if (result_steal != NULL) {
+        self->taken = 0;
+        if (result_steal == (PyObject *)self) {  /* a Request comes to itself */
+            Py_DECREF(result_steal);
+        }
+        else {
+            Py_XSETREF(self->value, result_steal);
+        }
     }
-    else {
-        Py_XSETREF(self->value, result_steal);
-    }
-    self->taken = 0;
     wait_not_taken(self);
 }
 
-/* How tp_iternext ends with a result. Always NULL. Steals result. */
-static inline PyObject *
-wait_return_steal(WaitObject *self, PyObject *result)
-{
-    if (PyBool_Check(result)) {
-        PyObject *value = Py_NewRef(result);
-        (void)stop_iteration_reused_steal(state_of_type(Py_TYPE(self)), result);
-        if (PyErr_ExceptionMatches(PyExc_StopIteration)) {
-            Py_DECREF(value);
-        }
-        else {
-            wait_not_told(self, value);
-        }
-    }
-    else if (stop_iteration_bare(result) < 0) {
-        wait_not_told(self, result);
-    }
-    return NULL;
-}
-
-/* How send() does: whoever catches it may look at its `args`. */
-static PyObject *
-wait_return_to_caller_steal(WaitObject *self, PyObject *result)
-{
-    PyObject *value = Py_NewRef(result);
-    (void)stop_iteration_steal(result);
-    if (PyErr_ExceptionMatches(PyExc_StopIteration)) {
-        Py_DECREF(value);
-    }
-    else {
-        wait_not_told(self, value);
-    }
-    return NULL;
-}
-
 static PySendResult
-wait_yield(WaitObject *self, LoopObject *loop, PyObject **result)
+wait_begin(ModuleState *state, Awaitable *op, PyObject **result)
 {
-    *result = Py_NewRef(self);
-    trace_await(loop, (PyObject *)self);
-    return PYGEN_NEXT;
-}
-
-static PySendResult
-wait_begin(ModuleState *state, WaitObject *self, PyObject **result)
-{
-    TaskObject *task = need_current_task_borrowed(state, self->kind->function);
-    if (task == NULL || sync_enter(state, self->object, task->loop, self->kind->function) < 0) {
+    WaitObject *self = (WaitObject *)op;
+    const struct wait_kind *kind = wait_kind(self);
+    TaskObject *task = need_current_task_borrowed(state, kind->await.function);
+    if (task == NULL || sync_enter(state, self->object, task->loop, kind->await.function) < 0) {
         self->excused = 1;  /* it can be awaited elsewhere, but need not be */
         return PYGEN_ERROR;
     }
-    self->state = TRAP_DONE;  /* so that no Python that take() runs awaits it as well */
+    self->state = AWAIT_DONE;  /* so that no Python that take() runs awaits it as well */
     if (task_may_go_on(task)) {
-        switch (self->kind->take(self, task->loop, task)) {
+        switch (kind->take(self, task->loop, task)) {
         case 1:
             self->outcome = WAIT_GRANTED;
             return wait_finish(self, result);
         case 0:
             break;
         default:
+            await_error_is_no_end(kind->await.function, PyExc_StopIteration);
             return PYGEN_ERROR;
         }
     }
     self->task = task;
-    self->started = clock_about_now(&task->loop->clock);
-    self->state = TRAP_WAITING;
-    return wait_yield(self, task->loop, result);
+    return await_yield(op, task->loop, clock_about_now(&task->loop->clock), result);
 }
 
-static inline PySendResult
-wait_go_on(WaitObject *self, PyObject **result)
+static PySendResult
+wait_resume(Awaitable *op, LoopObject *loop, PyObject **result)
 {
-    ModuleState *state = state_of_type(Py_TYPE(self));
-    *result = NULL;
-    if (self->state == TRAP_NEW) {
-        return wait_begin(state, self, result);
+    WaitObject *self = (WaitObject *)op;
+    const struct wait_kind *kind = wait_kind(self);
+    if (self->outcome == WAIT_OPEN) {
+        return await_used_up(op);  /* the wake-up was somebody else's */
     }
-    LoopObject *loop = current_loop_borrowed(state);
-    if (self->state == TRAP_DONE || loop == NULL || loop->current == NULL
-        || loop->current != self->task || self->outcome == WAIT_OPEN) {
-        if (self->state == TRAP_DONE) {
-            wait_not_taken(self);  /* granted after it had been closed by hand */
-        }
-        return trap_used_up(self->kind->function);  /* or the wake-up was somebody else's */
-    }
-    if (self->kind->resume != NULL && self->outcome != WAIT_FAILED) {
-        switch (self->kind->resume(self, loop, loop->current, NULL)) {
+    if (kind->resume != NULL && self->outcome != WAIT_FAILED) {
+        switch (kind->resume(self, loop, loop->current, NULL)) {
         case 1:
             break;
         case 0:
-            return wait_yield(self, loop, result);
+            return await_yield_again(op, loop, result);
         default:
-            self->state = TRAP_DONE;
+            self->state = AWAIT_DONE;
+            await_error_is_no_end(kind->await.function, PyExc_StopIteration);
             return PYGEN_ERROR;
         }
     }
     return wait_finish(self, result);
 }
 
-static PySendResult
-wait_advance(PyObject *op, PyObject *Py_UNUSED(sent), PyObject **result)
-{
-    PySendResult how = wait_go_on((WaitObject *)op, result);
-    if (how == PYGEN_ERROR) {
-        trap_error_is_no_end(((WaitObject *)op)->kind->function, PyExc_StopIteration);
-    }
-    return how;
-}
-
-static PyObject *
-wait_tp_iternext(PyObject *op)
+static int
+wait_give_up(Awaitable *op, PyObject *exc)
 {
     WaitObject *self = (WaitObject *)op;
-    PyObject *result;
-    PySendResult how = wait_advance(op, Py_None, &result);
-    return how != PYGEN_RETURN || result == Py_None ? trap_next_result(how, result)
-                                                    : wait_return_steal(self, result);
-}
-
-static PyObject *
-wait_py_send(PyObject *op, PyObject *value)
-{
-    PyObject *result;
-    PySendResult how = wait_advance(op, value, &result);
-    return how == PYGEN_RETURN ? wait_return_to_caller_steal((WaitObject *)op, result) : result;
-}
-
-static PyObject *
-wait_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
-{
-    WaitObject *self = (WaitObject *)op;
-    uint8_t thrown = TRAP_WAITING;
-    (void)trap_throw(&thrown, args, n_args);
-    if (thrown != TRAP_DONE) {
-        return NULL;  /* bad arguments */
-    }
-    if (self->state != TRAP_WAITING) {  /* or not any more: making the exception ran Python */
-        self->state = TRAP_DONE;
-        return NULL;
-    }
     LoopObject *loop = current_loop_borrowed(state_of_type(Py_TYPE(op)));
-    int is_ours = loop != NULL && loop->current != NULL && loop->current == self->task
-                  && !self->parked;
-    if (is_ours && self->kind->resume != NULL) {
-        PyObject *exc = PyErr_GetRaisedException();
-        int ended = self->kind->resume(self, loop, loop->current, exc);
-        if (ended == 0) {
-            Py_DECREF(exc);
-            trace_await_thrown(loop);
-            return Py_NewRef(self);
+    if (exc == NULL || self->state != AWAIT_WAITING || wait_kind(self)->resume == NULL
+        || self->parked || loop == NULL || loop->current == NULL || loop->current != self->task) {
+        if (exc == NULL || self->state == AWAIT_WAITING) {
+            wait_not_taken(self);
         }
-        if (ended > 0) {
-            PyErr_SetRaisedException(exc);
-        }
-        else {
-            Py_DECREF(exc);
-        }
+        return 1;
     }
-    else {
-        wait_not_taken(self);
+    int ended = wait_kind(self)->resume(self, loop, loop->current, exc);
+    if (ended == 0) {
+        trace_await_thrown(loop);
     }
-    self->state = TRAP_DONE;
-    return NULL;
+    return ended;
+}
+
+/* ---- parked ---------------------------------------------------------------------------------- */
+
+/* At its place, unless what it waits for can be had meanwhile. Beware: the second question may run
+ * Python, which may cancel the task, or end the wait. */
+static enum parked
+wait_park_task(Awaitable *op, LoopObject *loop, TaskObject *task)
+{
+    WaitObject *self = (WaitObject *)op;
+    if (self->parked || self->object->loop_number != loop->number) {
+        return PARK_REFUSED;  /* by hand, since it has begun */
+    }
+    int taken = self->outcome == WAIT_OPEN ? wait_kind(self)->take(self, loop, task) : 1;
+    if (taken == 0 && self->outcome == WAIT_OPEN) {
+        if (task_is_stopped(task) && !self->firm) {
+            return PARK_STOPPED;
+        }
+        if (wait_park(self, task) == 0) {
+            return PARKED;
+        }
+        taken = -1;
+    }
+    if (taken < 0) {
+        await_error_is_no_end(await_kind(op)->function, PyExc_StopIteration);
+        return PARK_FAILED;
+    }
+    if (self->outcome == WAIT_OPEN) {
+        self->outcome = WAIT_GRANTED;
+    }
+    return PARK_READY;
+}
+
+static void
+wait_unpark_task(Awaitable *self, LoopObject *Py_UNUSED(loop), TaskObject *task)
+{
+    wait_unpark((WaitObject *)self, task);
+}
+
+/* The wait that it is, borrowed; NULL: it is none, or there is nothing. */
+static inline WaitObject *
+await_as_wait(Awaitable *self)
+{
+    return self != NULL && await_kind(self)->begin == wait_begin ? (WaitObject *)self : NULL;
+}
+
+static uint32_t
+wait_blocker(const Awaitable *op)
+{
+    const WaitObject *self = (const WaitObject *)op;
+    return wait_kind(self)->blocker != NULL ? wait_kind(self)->blocker(self) : 0;
+}
+
+/* An event, an item, a value may come of any thread; who has a lock is a task, and no thread. */
+static enum outside
+wait_outside(const Awaitable *self, const TaskObject *Py_UNUSED(task))
+{
+    return wait_kind((const WaitObject *)self)->blockers == NULL && wait_blocker(self) == 0
+               ? OUTSIDE_THREAD
+               : OUTSIDE_NOTHING;
 }
 
 static PyObject *
-wait_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+wait_describe(Awaitable *op, LoopObject *Py_UNUSED(loop))
 {
     WaitObject *self = (WaitObject *)op;
-    wait_not_taken(self);
-    self->state = TRAP_DONE;
-    Py_RETURN_NONE;
+    PyObject *object = Py_NewRef(self->object);  /* Python may let the wait go on to another one */
+    PyObject *what = wait_kind(self)->describe(object);
+    PyObject *text = what != NULL ? PyUnicode_FromFormat("waiting for %U", what) : NULL;
+    Py_XDECREF(what);
+    Py_DECREF(object);
+    return text;
 }
+
+static PyObject *
+wait_waits_on(Awaitable *self)
+{
+    return Py_NewRef((PyObject *)((WaitObject *)self)->object);
+}
+
+static PyObject *
+wait_name(const Awaitable *self)
+{
+    return ((const WaitObject *)self)->object->name;
+}
+
+static PyObject *
+wait_graph_row(Awaitable *op)
+{
+    const WaitObject *self = (WaitObject *)op;
+    if (wait_kind(self)->blockers != NULL) {
+        return Py_BuildValue("(s(nn))", "shared", (Py_ssize_t)(intptr_t)self->object,
+                             (Py_ssize_t)(intptr_t)wait_kind(self));
+    }
+    unsigned number = wait_blocker(op);
+    return number != 0 ? Py_BuildValue("(sI)", "one", number)
+                       : Py_BuildValue("(sO)", "", Py_None);
+}
+
+/* What all rows of Waits begin with. */
+#define WAIT_KIND(row, made_by)                                                                \
+    .await = {                                                                                 \
+        AWAIT_KIND(row, made_by), .begin = wait_begin, .resume = wait_resume,                  \
+        .give_up = wait_give_up, .not_told = wait_not_told, .park = wait_park_task,            \
+        .unpark = wait_unpark_task, .outside = wait_outside, .describe = wait_describe,        \
+        .waits_on = wait_waits_on, .blocker = wait_blocker, .graph_row = wait_graph_row,       \
+        .name = wait_name,                                                                     \
+    }
 
 /* ---- the type -------------------------------------------------------------------------------- */
 
@@ -300,9 +305,8 @@ wait_tp_traverse(PyObject *op, visitproc visit, void *arg)
 static void
 wait_tp_finalize(PyObject *op)
 {
-    WaitObject *self = (WaitObject *)op;
-    wait_not_taken(self);
-    awaitable_finalize(op, &self->state, self->excused, self->kind->function);
+    wait_not_taken((WaitObject *)op);
+    await_tp_finalize(op);
 }
 
 static void
@@ -310,8 +314,10 @@ wait_tp_dealloc(PyObject *op)
 {
     WaitObject *self = (WaitObject *)op;
     PyTypeObject *type = Py_TYPE(op);
-    if ((self->state == TRAP_NEW || (self->outcome == WAIT_GRANTED && !self->taken))
-        && PyObject_CallFinalizerFromDealloc(op) < 0) {
+    if (self->outcome == WAIT_GRANTED && !self->taken && PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return;
+    }
+    if (await_dies(op) < 0) {
         return;
     }
     PyObject_GC_UnTrack(op);
@@ -325,61 +331,23 @@ wait_tp_dealloc(PyObject *op)
     Py_TRASHCAN_END
 }
 
-static PyMethodDef wait_methods[] = {
-    {"send", wait_py_send, METH_O, PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
-    {"throw", (PyCFunction)(void (*)(void))wait_py_throw, METH_FASTCALL,
-     PyDoc_STR("throw($self, exception, /, *args)\n--\n\nAs of a generator.")},
-    {"close", wait_py_close, METH_NOARGS, PyDoc_STR("close($self, /)\n--\n\nAs of a generator.")},
-    {NULL, NULL, 0, NULL},
-};
-
-/* As trap_is_stray(); its task may be gone. */
-static int
-wait_is_stray(const WaitObject *self)
-{
-    LoopObject *loop = current_loop_borrowed(state_of_type(Py_TYPE(self)));
-    return self->state == TRAP_WAITING && loop != NULL && loop->current != NULL
-           && loop->current == self->task;
-}
-
 static PyObject *
 wait_tp_repr(PyObject *op)
 {
     static const char *const words[] = {
-        [TRAP_NEW] = "not awaited yet", [TRAP_WAITING] = "waiting",
-        [TRAP_WAITING_ABROAD] = "waiting", [TRAP_DONE] = "done",
+        [AWAIT_NEW] = "not awaited yet", [AWAIT_WAITING] = "waiting",
+        [AWAIT_ABROAD] = "waiting", [AWAIT_DONE] = "done",
     };
     WaitObject *self = (WaitObject *)op;
-    const char *advice = wait_is_stray(self) ? ", " STRAY_ADVICE : "";
-    PyObject *what = self->kind->describe((PyObject *)self->object);
-    PyObject *text = what != NULL ? PyUnicode_FromFormat("<%s of %U%s, %s>", self->kind->function,
+    const char *advice = await_is_stray((Awaitable *)op) ? ", " STRAY_ADVICE : "";
+    const struct wait_kind *kind = wait_kind(self);
+    PyObject *what = kind->describe((PyObject *)self->object);
+    PyObject *text = what != NULL ? PyUnicode_FromFormat("<%s of %U%s, %s>", kind->await.function,
                                                          what, advice, words[self->state])
                                   : NULL;
     Py_XDECREF(what);
     return text;
 }
-
-/* As a coroutine has it: "Lock.acquire", for reports on the task that runs it. */
-static PyObject *
-wait_get_qualname(PyObject *op, void *Py_UNUSED(closure))
-{
-    return qualname_of_function(((WaitObject *)op)->kind->function);
-}
-
-static PyObject *
-wait_get_name(PyObject *op, void *Py_UNUSED(closure))
-{
-    return name_of_function(((WaitObject *)op)->kind->function);
-}
-
-#define WAIT_NAME_GETTERS                                                                      \
-    {"__name__", wait_get_name, NULL, PyDoc_STR("What it was made by."), NULL},                \
-    {"__qualname__", wait_get_qualname, NULL, PyDoc_STR("What it was made by."), NULL}
-
-static PyGetSetDef wait_getset[] = {
-    WAIT_NAME_GETTERS,
-    {NULL, NULL, NULL, NULL, NULL},
-};
 
 static PyType_Slot wait_slots[] = {
     {Py_tp_doc, (void *)"What waits at a Lock, a Queue and the like."},
@@ -387,12 +355,9 @@ static PyType_Slot wait_slots[] = {
     {Py_tp_finalize, wait_tp_finalize},
     {Py_tp_traverse, wait_tp_traverse},
     {Py_tp_repr, wait_tp_repr},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, wait_tp_iternext},
-    {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, wait_advance},
-    {Py_tp_methods, wait_methods},
-    {Py_tp_getset, wait_getset},
+    AWAIT_SLOTS(PyObject_SelfIter),
+    {Py_tp_methods, await_methods},
+    {Py_tp_getset, await_getset},
     {0, NULL},
 };
 

@@ -121,7 +121,7 @@ def test_each_way_of_waiting():
             f"at here:{line_of(slow_start, 'sleep(9)')} in slow_start"
         ),
         (
-            "  Task 'example' example: sleeping until 8.0 s, "
+            "  Task 'example' example: sleeping until 8.0 s, since 1.0 s, "
             f"at helpers:{line_of(yielding, 'yield obj')} in yielding"
         ),
         (f"  Task 'give' give: ready to start, at helpers:{line_of(give, 'def give')} in give"),

@@ -79,7 +79,7 @@ barrier_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSE
     BarrierObject *barrier = (BarrierObject *)wait->object;
     WaitObject *other;
     if (barrier->is_broken) {
-        raise_broken_barrier((PyObject *)barrier, wait->kind->function, 0);
+        raise_broken_barrier((PyObject *)barrier, wait_function(wait), 0);
         return -1;
     }
     if (barrier->place.count + 1 < barrier->parties) {
@@ -97,7 +97,7 @@ static PyObject *
 barrier_result(WaitObject *wait)
 {
     if (wait->outcome == WAIT_REFUSED) {
-        raise_broken_barrier((PyObject *)wait->object, wait->kind->function,
+        raise_broken_barrier((PyObject *)wait->object, wait_function(wait),
                              wait->phase == BARRIER_WAS_RESET);
         return NULL;
     }
@@ -105,14 +105,14 @@ barrier_result(WaitObject *wait)
 }
 
 static const struct wait_kind barrier_wait_kind = {
-    .function = "Barrier.wait()",
+    WAIT_KIND(barrier_wait_kind, "Barrier.wait()"),
     .take = barrier_take,
     .result = barrier_result,
     .describe = barrier_describe,
 };
 
 static const struct wait_kind barrier_enter_kind = {
-    .function = "async with Barrier()",
+    WAIT_KIND(barrier_enter_kind, "async with Barrier()"),
     .take = barrier_take,
     .result = barrier_result,
     .describe = barrier_describe,

@@ -255,7 +255,7 @@ static int
 send_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
     EndObject *end = (EndObject *)wait->object;
-    const char *function = wait->kind->function;
+    const char *function = wait_function(wait);
     if (channel_enter(end, loop, function) < 0 || send_check(end, function) < 0) {
         return -1;
     }
@@ -269,16 +269,16 @@ send_result(WaitObject *wait)
         Py_RETURN_NONE;
     }
     if (wait->phase == CHANNEL_CLOSED) {
-        raise_closed((EndObject *)wait->object, wait->kind->function);
+        raise_closed((EndObject *)wait->object, wait_function(wait));
     }
     else {
-        raise_broken((EndObject *)wait->object, wait->kind->function);
+        raise_broken((EndObject *)wait->object, wait_function(wait));
     }
     return NULL;
 }
 
 static const struct wait_kind send_kind = {
-    .function = "SendChannel.send()",
+    WAIT_KIND(send_kind, "SendChannel.send()"),
     .take = send_take,
     .result = send_result,
     .describe = end_describe,
@@ -293,7 +293,7 @@ receive_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
     EndObject *end = (EndObject *)wait->object;
     ChannelObject *channel = end->channel;
-    const char *function = wait->kind->function;
+    const char *function = wait_function(wait);
     if (channel_enter(end, loop, function) < 0) {
         return -1;
     }
@@ -330,7 +330,7 @@ receive_result(WaitObject *wait)
         return value;
     }
     if (wait->phase == CHANNEL_CLOSED) {
-        raise_closed(end, wait->kind->function);
+        raise_closed(end, wait_function(wait));
         return NULL;
     }
     value = end->closed ? NULL : channel_pop(end->channel);
@@ -371,7 +371,7 @@ receive_give_back(WaitObject *wait)
 }
 
 static const struct wait_kind receive_kind = {
-    .function = "ReceiveChannel.receive()",
+    WAIT_KIND(receive_kind, "ReceiveChannel.receive()"),
     .take = receive_take,
     .result = receive_result,
     .give_back = receive_give_back,
@@ -379,7 +379,7 @@ static const struct wait_kind receive_kind = {
 };
 
 static const struct wait_kind receive_next_kind = {
-    .function = "async for on a ReceiveChannel",
+    WAIT_KIND(receive_next_kind, "async for on a ReceiveChannel"),
     .take = receive_take,
     .result = receive_result,
     .give_back = receive_give_back,
@@ -389,11 +389,11 @@ static const struct wait_kind receive_next_kind = {
 COLD static void
 receive_raise_end(WaitObject *wait)
 {
-    if (wait->kind == &receive_next_kind) {
+    if (wait_kind(wait) == &receive_next_kind) {
         PyErr_SetNone(PyExc_StopAsyncIteration);
     }
     else {
-        raise_end_of_channel((EndObject *)wait->object, wait->kind->function);
+        raise_end_of_channel((EndObject *)wait->object, wait_function(wait));
     }
 }
 

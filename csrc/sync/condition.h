@@ -175,7 +175,7 @@ condition_py_notify_all(PyObject *op, PyObject *Py_UNUSED(ignored))
 /* ---- its lock -------------------------------------------------------------------------------- */
 
 static const struct wait_kind condition_acquire_kind = {
-    .function = "Condition.acquire()",
+    WAIT_KIND(condition_acquire_kind, "Condition.acquire()"),
     .take = lock_take,
     .result = lock_result_true,
     .give_back = lock_give_back,
@@ -185,7 +185,7 @@ static const struct wait_kind condition_acquire_kind = {
 };
 
 static const struct wait_kind condition_enter_kind = {
-    .function = "async with Condition()",
+    WAIT_KIND(condition_enter_kind, "async with Condition()"),
     .take = lock_take,
     .result = lock_result,
     .give_back = lock_give_back,

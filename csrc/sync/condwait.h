@@ -117,7 +117,7 @@ condition_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
     LockObject *lock = condition_wait_lock(wait);
     switch (wait->phase) {
     case CONDITION_HOLDS:
-        return condition_check_held(lock, task, wait->kind->function);
+        return condition_check_held(lock, task, wait_function(wait));
     case CONDITION_REGAINS:
     case CONDITION_FAILS:
         if (lock->owner == 0) {
@@ -125,7 +125,7 @@ condition_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
         }
         wait->number = (double)lock->turn;  /* for lock_give_back() */
         return lock_is_owned(lock, task) ? 1
-               : lock_is_broken(lock)    ? condition_check_held(lock, task, wait->kind->function)
+               : lock_is_broken(lock)    ? condition_check_held(lock, task, wait_function(wait))
                                          : 0;
     default:  /* it was cancelled, and yields the same trap once more instead */
         return 0;
@@ -154,12 +154,12 @@ static int
 condition_take_for(WaitObject *wait, LoopObject *loop, TaskObject *task)
 {
     if (wait->phase == CONDITION_EVALUATES) {
-        (void)trap_used_up(wait->kind->function);
+        (void)await_used_up((Awaitable *)wait);
         return -1;
     }
     int taken = condition_take(wait, loop, task);
     /* Waiting: it is about to be parked, and the value has been looked at. */
-    return taken == 0 && wait->state != TRAP_WAITING ? condition_evaluate(wait) : taken;
+    return taken == 0 && wait->state != AWAIT_WAITING ? condition_evaluate(wait) : taken;
 }
 
 /* The task has the lock again, and this is the end of having waited for it. */
@@ -191,10 +191,10 @@ condition_thrown(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObject 
 {
     LockObject *lock = condition_wait_lock(wait);
     if (lock_is_broken(lock)) {
-        raise_broken_lock(lock, wait->kind->function);
+        raise_broken_lock(lock, wait_function(wait));
         return condition_lost(wait, exc);
     }
-    if (sync_enter(loop->state, (SyncObject *)lock, loop, wait->kind->function) < 0) {
+    if (sync_enter(loop->state, (SyncObject *)lock, loop, wait_function(wait)) < 0) {
         return condition_lost(wait, exc);
     }
     if (lock->owner == 0) {
@@ -221,7 +221,7 @@ condition_resume(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObject 
         return 1;  /* cancelled before it was parked: the lock is still there */
     }
     if (wait->outcome == WAIT_REFUSED) {
-        raise_broken_lock(condition_wait_lock(wait), wait->kind->function);
+        raise_broken_lock(condition_wait_lock(wait), wait_function(wait));
         return condition_lost(wait, exc != NULL ? exc
                                     : wait->phase == CONDITION_FAILS ? wait->value
                                                                      : NULL);
@@ -252,7 +252,7 @@ condition_resume_for(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObj
         (ConditionObject *)Py_NewRef(PyTuple_GET_ITEM(wait->value, PAIR_CONDITION));
     ended = condition_evaluate(wait);
     if (ended == 0) {
-        ended = sync_enter(loop->state, (SyncObject *)condition, loop, wait->kind->function);
+        ended = sync_enter(loop->state, (SyncObject *)condition, loop, wait_function(wait));
         wait->firm = 0;
         wait_aim(wait, (PyObject *)condition, &condition->place);
     }
@@ -266,7 +266,7 @@ static void
 condition_give_back(WaitObject *wait)
 {
     LoopObject *loop = current_loop_borrowed(state_of_type(Py_TYPE(wait)));
-    int is_its_own = wait->state == TRAP_WAITING && loop != NULL && loop->current != NULL
+    int is_its_own = wait->state == AWAIT_WAITING && loop != NULL && loop->current != NULL
                      && loop->current == wait->task;
     if (wait->phase >= CONDITION_REGAINS && !is_its_own) {
         lock_give_back(wait);
@@ -274,7 +274,7 @@ condition_give_back(WaitObject *wait)
 }
 
 static const struct wait_kind condition_wait_kind = {
-    .function = "Condition.wait()",
+    WAIT_KIND(condition_wait_kind, "Condition.wait()"),
     .take = condition_take,
     .result = wait_result_true,
     .give_back = condition_give_back,
@@ -287,7 +287,7 @@ static const struct wait_kind condition_wait_kind = {
 };
 
 static const struct wait_kind condition_wait_for_kind = {
-    .function = "Condition.wait_for()",
+    WAIT_KIND(condition_wait_for_kind, "Condition.wait_for()"),
     .take = condition_take_for,
     .give_back = condition_give_back,
     .describe = condition_describe,

@@ -159,14 +159,14 @@ container_left(WaitObject *wait)
 }
 
 static const struct wait_kind container_put_kind = {
-    .function = "Container.put()",
+    WAIT_KIND(container_put_kind, "Container.put()"),
     .take = container_take_put,
     .left = container_left,
     .describe = container_describe,
 };
 
 static const struct wait_kind container_get_kind = {
-    .function = "Container.get()",
+    WAIT_KIND(container_get_kind, "Container.get()"),
     .take = container_take_get,
     .give_back = container_give_back,
     .left = container_left,

@@ -51,7 +51,7 @@ event_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSED(
 }
 
 static const struct wait_kind event_wait_kind = {
-    .function = "Event.wait()",
+    WAIT_KIND(event_wait_kind, "Event.wait()"),
     .take = event_take,
     .result = wait_result_true,
     .describe = event_describe,

@@ -254,7 +254,7 @@ limiter_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
         Py_XSETREF(wait->value, (PyObject *)token);
     }
     TokenObject *token = (TokenObject *)wait->value;
-    if (limiter_check_loose(limiter, token, wait->kind->function) < 0) {
+    if (limiter_check_loose(limiter, token, wait_function(wait)) < 0) {
         return -1;
     }
     if (limiter->held >= limiter->total) {
@@ -339,18 +339,20 @@ limiter_blockers(PyObject *op)
     return numbers;
 }
 
-#define LIMITER_KIND(what)                                                                     \
+#define LIMITER_KIND(row, what)                                                                \
     {                                                                                          \
-        .function = what, .take = limiter_take, .result = limiter_result,                      \
+        WAIT_KIND(row, what), .take = limiter_take, .result = limiter_result,                      \
         .give_back = limiter_give_back, .describe = limiter_describe,                          \
         .blocker = limiter_blocker, .blockers = limiter_blockers, .park = limiter_park,        \
         .unpark = limiter_unpark,                                                              \
     }
 
-static const struct wait_kind limiter_acquire_kind = LIMITER_KIND("CapacityLimiter.acquire()");
+static const struct wait_kind limiter_acquire_kind =
+    LIMITER_KIND(limiter_acquire_kind, "CapacityLimiter.acquire()");
 static const struct wait_kind limiter_acquire_for_kind =
-    LIMITER_KIND("CapacityLimiter.acquire_on_behalf_of()");
-static const struct wait_kind limiter_enter_kind = LIMITER_KIND("async with CapacityLimiter()");
+    LIMITER_KIND(limiter_acquire_for_kind, "CapacityLimiter.acquire_on_behalf_of()");
+static const struct wait_kind limiter_enter_kind =
+    LIMITER_KIND(limiter_enter_kind, "async with CapacityLimiter()");
 
 /* ---- without waiting --------------------------------------------------------------------------- */
 

@@ -120,7 +120,7 @@ limiter_py_aenter(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     LimiterObject *limiter = (LimiterObject *)op;
     ModuleState *state = state_of_type(Py_TYPE(op));
-    const char *function = limiter_enter_kind.function;
+    const char *function = limiter_enter_kind.await.function;
     TaskObject *task = need_current_task_borrowed(state, function);
     if (task == NULL || sync_enter(state, (SyncObject *)op, task->loop, function) < 0) {
         return NULL;
@@ -146,7 +146,7 @@ limiter_py_aexit(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 {
     PyObject *exc;
     if (exit_args("CapacityLimiter.__aexit__()", args, n_args, &exc) < 0
-        || limiter_release_own((LimiterObject *)op, limiter_enter_kind.function) < 0) {
+        || limiter_release_own((LimiterObject *)op, limiter_enter_kind.await.function) < 0) {
         return NULL;
     }
     return instant_done(state_of_type(Py_TYPE(op)));

@@ -232,7 +232,7 @@ static int
 lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
 {
     LockObject *lock = (LockObject *)wait->object;
-    int taken = lock_try(lock, task, wait->kind->function);
+    int taken = lock_try(lock, task, wait_function(wait));
     if (taken > 0) {
         wait->number = (double)lock->turn;
     }
@@ -256,7 +256,7 @@ lock_tell(WaitObject *wait)
 {
     LockObject *lock = (LockObject *)wait->object;
     if (wait->outcome == WAIT_REFUSED) {
-        raise_broken_lock(lock, wait->kind->function);
+        raise_broken_lock(lock, wait_function(wait));
         return -1;
     }
     lock->untold = 0;
@@ -289,7 +289,7 @@ lock_held(const WaitObject *wait, int64_t *since)
 }
 
 static const struct wait_kind lock_acquire_kind = {
-    .function = "Lock.acquire()",
+    WAIT_KIND(lock_acquire_kind, "Lock.acquire()"),
     .take = lock_take,
     .result = lock_result_true,
     .give_back = lock_give_back,
@@ -299,7 +299,7 @@ static const struct wait_kind lock_acquire_kind = {
 };
 
 static const struct wait_kind lock_enter_kind = {
-    .function = "async with Lock()",
+    WAIT_KIND(lock_enter_kind, "async with Lock()"),
     .take = lock_take,
     .result = lock_result,
     .give_back = lock_give_back,
@@ -401,8 +401,8 @@ lock_release(ModuleState *state, LockObject *lock, const char *function)
 static inline PyObject *
 lock_begin_block(ModuleState *state, LockObject *lock, const struct wait_kind *kind)
 {
-    TaskObject *task = need_current_task_borrowed(state, kind->function);
-    if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, kind->function) < 0) {
+    TaskObject *task = need_current_task_borrowed(state, kind->await.function);
+    if (task == NULL || sync_enter(state, (SyncObject *)lock, task->loop, kind->await.function) < 0) {
         return NULL;
     }
     if (lock->owner == 0 && task_may_go_on(task)) {

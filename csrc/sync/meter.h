@@ -132,7 +132,7 @@ flow_meter_level(struct flow_meter *meter, double level)
 COLD static void
 wait_meter_granted(struct wait_meter *meter, const WaitObject *wait)
 {
-    wait_meter_add(meter, wait != NULL ? clock_now(&wait->task->loop->clock) - wait->started : 0,
+    wait_meter_add(meter, wait != NULL ? clock_now(&wait->task->loop->clock) - wait->since : 0,
                    wait != NULL);
 }
 

@@ -327,7 +327,7 @@ static int
 queue_put_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
     flow_meter_follow(((QueueObject *)wait->object)->meter, loop);
-    int done = queue_put((QueueObject *)wait->object, wait->value, wait->kind->function);
+    int done = queue_put((QueueObject *)wait->object, wait->value, wait_function(wait));
     if (done > 0) {
         wait->value = NULL;
     }
@@ -338,7 +338,7 @@ static PyObject *
 queue_put_result(WaitObject *wait)
 {
     if (wait->outcome == WAIT_REFUSED) {
-        raise_queue_is_shut((QueueObject *)wait->object, wait->kind->function);
+        raise_queue_is_shut((QueueObject *)wait->object, wait_function(wait));
         return NULL;
     }
     Py_RETURN_NONE;
@@ -350,7 +350,7 @@ queue_get_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
     QueueObject *queue = (QueueObject *)wait->object;
     flow_meter_follow(queue->meter, loop);
     uint64_t number = 0;
-    PyObject *item = queue_get(queue, &number, wait->kind->function);
+    PyObject *item = queue_get(queue, &number, wait_function(wait));
     if (item == NULL) {
         return PyErr_Occurred() ? -1 : 0;
     }
@@ -367,7 +367,7 @@ queue_get_result(WaitObject *wait)
 {
     QueueObject *queue = (QueueObject *)wait->object;
     if (wait->outcome == WAIT_REFUSED) {
-        raise_queue_is_shut(queue, wait->kind->function);
+        raise_queue_is_shut(queue, wait_function(wait));
         return NULL;
     }
     PyObject *item = wait->value;
@@ -399,7 +399,7 @@ queue_next_take(WaitObject *wait, LoopObject *loop, TaskObject *task)
     }
     int taken = queue_get_take(wait, loop, task);
     if (taken < 0) {
-        trap_error_is_no_end(wait->kind->function, PyExc_StopAsyncIteration);  /* of an item's */
+        await_error_is_no_end(wait_function(wait), PyExc_StopAsyncIteration);  /* of an item's */
     }
     return taken;
 }
@@ -422,14 +422,14 @@ queue_join_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UN
 
 /* A put() that nobody learned of has happened all the same: it has nothing to give back. */
 static const struct wait_kind queue_put_kind = {
-    .function = "Queue.put()",
+    WAIT_KIND(queue_put_kind, "Queue.put()"),
     .take = queue_put_take,
     .result = queue_put_result,
     .describe = queue_describe,
 };
 
 static const struct wait_kind queue_get_kind = {
-    .function = "Queue.get()",
+    WAIT_KIND(queue_get_kind, "Queue.get()"),
     .take = queue_get_take,
     .result = queue_get_result,
     .give_back = queue_get_give_back,
@@ -437,7 +437,7 @@ static const struct wait_kind queue_get_kind = {
 };
 
 static const struct wait_kind queue_next_kind = {
-    .function = "async for item in Queue()",
+    WAIT_KIND(queue_next_kind, "async for item in Queue()"),
     .take = queue_next_take,
     .result = queue_next_result,
     .give_back = queue_get_give_back,
@@ -445,7 +445,7 @@ static const struct wait_kind queue_next_kind = {
 };
 
 static const struct wait_kind queue_join_kind = {
-    .function = "Queue.join()",
+    WAIT_KIND(queue_join_kind, "Queue.join()"),
     .take = queue_join_take,
     .describe = queue_describe_unfinished,
 };

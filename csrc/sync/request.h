@@ -97,7 +97,7 @@ request_blockers(PyObject *op)
 }
 
 static const struct wait_kind request_kind = {
-    .function = "Resource.request()",
+    WAIT_KIND(request_kind, "Resource.request()"),
     .take = request_take,
     .result = request_result,
     .give_back = request_undo,
@@ -173,7 +173,7 @@ request_tp_dealloc(PyObject *op)
 {
     RequestObject *self = (RequestObject *)op;
     assert(!self->is_owned && !self->wait.parked);
-    if ((self->slot != NO_SLOT || self->wait.state == TRAP_NEW)
+    if ((self->slot != NO_SLOT || self->wait.state == AWAIT_NEW)
         && PyObject_CallFinalizerFromDealloc(op) < 0) {
         return;
     }
@@ -208,10 +208,10 @@ request_word(const RequestObject *request)
     if (request->fate != REQUEST_OPEN) {
         return words[request->fate];
     }
-    if (request->wait.state == TRAP_NEW) {
+    if (request->wait.state == AWAIT_NEW) {
         return "not awaited yet";
     }
-    return request->wait.state == TRAP_DONE && !request->wait.parked ? words[REQUEST_LEFT]
+    return request->wait.state == AWAIT_DONE && !request->wait.parked ? words[REQUEST_LEFT]
                                                                       : "waiting";
 }
 
@@ -278,13 +278,13 @@ request_py_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
     else if (wait->parked) {
         wait_refuse(wait);
     }
-    else if (request->fate != REQUEST_OPEN || wait->state == TRAP_DONE) {
+    else if (request->fate != REQUEST_OPEN || wait->state == AWAIT_DONE) {
         Py_RETURN_FALSE;
     }
     else {
         request->fate = REQUEST_CANCELLED;
         wait->excused = 1;
-        if (wait->state == TRAP_WAITING) {  /* its task is about to be parked */
+        if (wait->state == AWAIT_WAITING) {  /* its task is about to be parked */
             wait->outcome = WAIT_REFUSED;
         }
     }
@@ -378,7 +378,7 @@ request_describe_state(RequestObject *request)
 static PyObject *
 request_tp_repr(PyObject *op)
 {
-    const char *advice = wait_is_stray((WaitObject *)op) ? ", " STRAY_ADVICE : "";
+    const char *advice = await_is_stray((Awaitable *)op) ? ", " STRAY_ADVICE : "";
     PyObject *title = sync_title((PyObject *)((RequestObject *)op)->wait.object);
     PyObject *priority = request_get_priority(op, NULL);
     PyObject *what = request_describe_state((RequestObject *)op);
@@ -420,15 +420,12 @@ static PyMethodDef request_methods[] = {
     {"__aexit__", (PyCFunction)(void (*)(void))request_py_aexit, METH_FASTCALL,
      PyDoc_STR("__aexit__($self, exc_type, exc, tb, /)\n--\n\n"
                "Release the slot, unless it has been released, or taken away.")},
-    {"send", wait_py_send, METH_O, PyDoc_STR("send($self, value, /)\n--\n\nAs of a generator.")},
-    {"throw", (PyCFunction)(void (*)(void))wait_py_throw, METH_FASTCALL,
-     PyDoc_STR("throw($self, exception, /, *args)\n--\n\nAs of a generator.")},
-    {"close", wait_py_close, METH_NOARGS, PyDoc_STR("close($self, /)\n--\n\nAs of a generator.")},
+    AWAIT_METHODS,
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef request_getset[] = {
-    WAIT_NAME_GETTERS,
+    AWAIT_GETTERS,
     {"resource", request_get_resource, NULL, PyDoc_STR("The Resource."), NULL},
     {"number", request_get_number, NULL,
      PyDoc_STR("The number of its slot, from 0; None while it has none."), NULL},
@@ -449,10 +446,7 @@ static PyType_Slot request_slots[] = {
     {Py_tp_finalize, wait_tp_finalize},
     {Py_tp_traverse, request_tp_traverse},
     {Py_tp_repr, request_tp_repr},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, wait_tp_iternext},
-    {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, wait_advance},
+    AWAIT_SLOTS(PyObject_SelfIter),
     {Py_tp_methods, request_methods},
     {Py_tp_getset, request_getset},
     {0, NULL},

@@ -139,7 +139,7 @@ semaphore_give_back(WaitObject *wait)
 }
 
 static const struct wait_kind semaphore_acquire_kind = {
-    .function = "Semaphore.acquire()",
+    WAIT_KIND(semaphore_acquire_kind, "Semaphore.acquire()"),
     .take = semaphore_take,
     .result = wait_result_true,
     .give_back = semaphore_give_back,
@@ -147,7 +147,7 @@ static const struct wait_kind semaphore_acquire_kind = {
 };
 
 static const struct wait_kind semaphore_enter_kind = {
-    .function = "async with Semaphore()",
+    WAIT_KIND(semaphore_enter_kind, "async with Semaphore()"),
     .take = semaphore_take,
     .give_back = semaphore_give_back,
     .describe = semaphore_describe,
@@ -193,7 +193,7 @@ semaphore_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args,
 {
     SemaphoreObject *semaphore = (SemaphoreObject *)((DoorObject *)door)->of;
     ModuleState *state = state_of_type(Py_TYPE(semaphore));
-    const char *function = semaphore_enter_kind.function;
+    const char *function = semaphore_enter_kind.await.function;
     if (door_check_args("Semaphore.__aenter__()", 0, n_args, kwnames) < 0) {
         return NULL;
     }
@@ -216,7 +216,7 @@ semaphore_leave(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args,
     SemaphoreObject *semaphore = (SemaphoreObject *)((DoorObject *)door)->of;
     ModuleState *state = state_of_type(Py_TYPE(semaphore));
     if (door_check_args("Semaphore.__aexit__()", 3, n_args, kwnames) < 0
-        || semaphore_release(state, semaphore, semaphore_enter_kind.function) < 0) {
+        || semaphore_release(state, semaphore, semaphore_enter_kind.await.function) < 0) {
         return NULL;
     }
     return instant_done(state);

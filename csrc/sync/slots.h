@@ -298,7 +298,7 @@ slot_fill(ResourceObject *resource, uint32_t slot, RequestObject *request, LoopO
     }
     if (resource->meters != NULL) {
         int has_waited = request->wait.parked;
-        int64_t waited = has_waited ? request->since - request->wait.started : 0;
+        int64_t waited = has_waited ? request->since - request->wait.since : 0;
         wait_meter_add(&resource->meters->waits, waited, has_waited);
     }
 }

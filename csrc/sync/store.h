@@ -53,7 +53,7 @@ store_take_get(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
         return 0;
     }
     PyObject *item;
-    int found = store_get(self, wait->kind->function, wait->value, &item);
+    int found = store_get(self, wait_function(wait), wait->value, &item);
     if (found > 0) {
         Py_XSETREF(wait->value, item);
     }
@@ -92,13 +92,13 @@ store_give_back(WaitObject *wait)
 }
 
 static const struct wait_kind store_put_kind = {
-    .function = "Store.put()",
+    WAIT_KIND(store_put_kind, "Store.put()"),
     .take = store_take_put,
     .describe = store_describe,
 };
 
 static const struct wait_kind store_get_kind = {
-    .function = "Store.get()",
+    WAIT_KIND(store_get_kind, "Store.get()"),
     .take = store_take_get,
     .result = store_get_result,
     .give_back = store_give_back,

@@ -273,20 +273,6 @@ sync_repr_steal(PyObject *op, PyObject *what_steal)
     return text;
 }
 
-/* ---- who waits for whom ---------------------------------------------------------------------- */
-
-/* Adds a task to what blockers() of a kind returns, a list of numbers; NULL after an error. It
- * makes no room by a collection, so no Python runs. */
-static void
-numbers_append(PyObject **numbers, const TaskObject *task)
-{
-    PyObject *number = PyLong_FromUnsignedLong(task->number);
-    if (number == NULL || PyList_Append(*numbers, number) < 0) {
-        Py_CLEAR(*numbers);
-    }
-    Py_XDECREF(number);
-}
-
 /* ---- parts of types -------------------------------------------------------------------------- */
 
 static PyObject *
