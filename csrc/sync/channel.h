@@ -1,31 +1,17 @@
-/* channel.h: what the two ends of a channel share: its buffer, who waits at it, and how it ends.
- *
- * Between any two calls: if somebody waits to receive, there is nothing to be had, neither in the
- * buffer nor from somebody who waits to send; if somebody waits to send, the buffer is full. So
- * whoever finds something may have it, and takes it from nobody.
- *
- * A value that was given to a task which never learns of it comes back, to the front. That must
- * not fail: for each value that is under way, the buffer keeps room.
+/* channel.h: what the two ends of a channel share: a hand-off, and how it ends.
  *
  * The types that people see are in channelends.h.
  */
 #ifndef SLEEPLOOP_CHANNEL_H
 #define SLEEPLOOP_CHANNEL_H
 
-#include "buffer.h"
-#include "sync.h"
-
-#define CHANNEL_UNLIMITED SIZE_MAX
+#include "handoff.h"
 
 /* Knows how many of its ends are open, but not which: they own it. */
 typedef struct {
     PyObject_HEAD
-    struct buffer buffer;
-    size_t max;              /* how many are buffered at most, or CHANNEL_UNLIMITED */
-    size_t lent;             /* values given to tasks that have not learned of it yet */
+    struct handoff hand;     /* of values: who waits to send puts, who waits to receive gets */
     size_t send_ends, receive_ends;  /* open ones */
-    struct place senders;    /* each wait's value is what it brings */
-    struct place receivers;
     uint64_t loop_number;    /* of the loop whose tasks used any of its ends last; 0: none yet */
 } ChannelObject;
 
@@ -38,12 +24,10 @@ typedef struct {
     uint8_t closed;
 } EndObject;
 
-/* wait->phase */
+/* The wait->phase of one that was refused, beside those of handoff.h. */
 enum channel_phase {
-    CHANNEL_ASKED,
-    CHANNEL_LENT,    /* its value is counted in `lent` */
-    CHANNEL_CLOSED,  /* refused: the end at which it waited has been closed */
-    CHANNEL_ENDED,   /* refused: no end is left on the other side */
+    CHANNEL_CLOSED = HANDOFF_LENT + 1,  /* the end at which it waited has been closed */
+    CHANNEL_ENDED,                      /* no end is left on the other side */
 };
 
 /* ---- which loop ------------------------------------------------------------------------------ */
@@ -59,7 +43,8 @@ channel_change_loop(EndObject *end, LoopObject *loop, const char *function)
         if (sync_check_thread(loop->state, (SyncObject *)end, function) < 0) {
             return -1;
         }
-        if (channel->senders.count + channel->receivers.count + channel->lent > 0) {
+        struct handoff *h = &channel->hand;
+        if (h->putters.count + h->getters.count + h->lent > 0) {
             raise_about(PyExc_RuntimeError, "%s: %U%s", function, (PyObject *)end,
                         " belongs to another loop, whose tasks wait at the channel");
             return -1;
@@ -86,180 +71,68 @@ channel_touch(EndObject *end, const char *function)
 
 /* ---- described ------------------------------------------------------------------------------- */
 
-static inline int
-channel_is_empty(const ChannelObject *channel)
-{
-    return channel->buffer.len == 0 && channel->senders.count == 0;
-}
-
-static inline int
-channel_is_full(const ChannelObject *channel)
-{
-    return channel->buffer.len >= channel->max && channel->receivers.count == 0;
-}
-
 /* New str: "SendChannel 'x' (full)" */
 static PyObject *
 end_describe(PyObject *op)
 {
     EndObject *end = (EndObject *)op;
-    PyObject *title = sync_title(op);
-    if (title == NULL) {
-        return NULL;
-    }
-    int has_room = end->channel->max > 0;
+    struct handoff *h = &end->channel->hand;
+    int has_room = h->capacity > 0;
     const char *how = "";
     if (end->closed) {
         how = " (closed)";
     }
-    else if (end->sends && channel_is_full(end->channel)) {
+    else if (end->sends && h->items.len >= h->capacity && h->getters.count == 0) {
         how = has_room ? " (full)" : " (nobody receives)";
     }
-    else if (!end->sends && channel_is_empty(end->channel)) {
+    else if (!end->sends && h->items.len == 0 && h->putters.count == 0) {
         how = has_room ? " (empty)" : " (nobody sends)";
     }
-    PyObject *text = PyUnicode_FromFormat("%U%s", title, how);
-    Py_DECREF(title);
-    return text;
+    return titled(op, "%s", how);
 }
 
-COLD static void
-raise_of_end(PyObject *type, const char *function, EndObject *end, const char *why)
+/* Always -1. */
+COLD static int
+end_raise(EndObject *end, enum channel_phase why, const char *function)
 {
-    PyObject *title = sync_title((PyObject *)end);
-    if (title != NULL) {
-        PyErr_Format(type, "%s: %U%s", function, title, why);
-        Py_DECREF(title);
+    ModuleState *state = state_of_type(Py_TYPE(end));
+    PyObject *op = (PyObject *)end;
+    if (why == CHANNEL_CLOSED) {
+        raise_what_steal(state->ClosedResourceError, function, titled(op, " has been closed"));
     }
-}
-
-COLD static void
-raise_closed(EndObject *end, const char *function)
-{
-    raise_of_end(state_of_type(Py_TYPE(end))->ClosedResourceError, function, end,
-                 " has been closed");
-}
-
-COLD static void
-raise_broken(EndObject *end, const char *function)
-{
-    raise_of_end(state_of_type(Py_TYPE(end))->BrokenResourceError, function, end,
-                 ": no receive end is open any more");
-}
-
-COLD static void
-raise_end_of_channel(EndObject *end, const char *function)
-{
-    raise_of_end(state_of_type(Py_TYPE(end))->EndOfChannel, function, end,
-                 ": all send ends are closed, and nothing is left");
-}
-
-/* ---- values ---------------------------------------------------------------------------------- */
-
-/* The wait is over, and its task goes on. A loop that waits for time is woken as well: an end may
- * be dropped in another thread. */
-static inline void
-channel_wake(WaitObject *wait, enum wait_outcome outcome)
-{
-    LoopObject *loop = wait->task->loop;
-    wait->outcome = (uint8_t)outcome;
-    loop_wake(loop, wait->task);
-    if (loop->idling) {
-        idle_wake(&loop->idle);
-    }
-}
-
-/* The value is the wait's, whose task may not have learned of it yet. Steals value. */
-static inline void
-channel_lend(ChannelObject *channel, WaitObject *wait, PyObject *value_steal)
-{
-    assert(wait->value == NULL);
-    wait->value = value_steal;
-    wait->phase = CHANNEL_LENT;
-    channel->lent++;
-}
-
-/* Room for one more value, wherever it goes. 0, or -1 with MemoryError. */
-static inline int
-channel_reserve(ChannelObject *channel)
-{
-    return buffer_reserve_more(&channel->buffer, channel->lent + 1);
-}
-
-/* To the first who waits for it, or into the buffer: 1; 0: it would have to wait; -1 with
- * MemoryError. Borrows value. */
-static inline int
-channel_put(ChannelObject *channel, PyObject *value)
-{
-    if (channel_is_full(channel)) {
-        return 0;
-    }
-    if (channel_reserve(channel) < 0) {
-        return -1;
-    }
-    WaitObject *receiver = place_first(&channel->receivers);
-    if (receiver != NULL) {
-        channel_lend(channel, receiver, Py_NewRef(value));
-        channel_wake(receiver, WAIT_GRANTED);
+    else if (end->sends) {
+        raise_what_steal(state->BrokenResourceError, function,
+                         titled(op, ": no receive end is open any more"));
     }
     else {
-        assert(channel->senders.count == 0);
-        buffer_push(&channel->buffer, Py_NewRef(value));
+        raise_what_steal(state->EndOfChannel, function,
+                         titled(op, ": all send ends are closed, and nothing is left"));
     }
-    return 1;
+    return -1;
 }
 
-/* What the first who waits to send brings, which has been sent now: the caller's. */
-static inline PyObject *
-channel_take_from(WaitObject *sender)
+/* Whether anything can be done at the end: 0, or -1 with ClosedResourceError or
+ * BrokenResourceError. */
+static inline int
+end_check(EndObject *end, const char *function)
 {
-    PyObject *value = sender->value;
-    sender->value = NULL;
-    channel_wake(sender, WAIT_GRANTED);
-    return value;
-}
-
-/* The first value there is, which is the caller's now; NULL without an exception: none. */
-static inline PyObject *
-channel_pop(ChannelObject *channel)
-{
-    WaitObject *sender = place_first(&channel->senders);
-    if (channel->buffer.len == 0) {
-        return sender != NULL ? channel_take_from(sender) : NULL;
+    if (end->closed) {
+        return end_raise(end, CHANNEL_CLOSED, function);
     }
-    PyObject *value = buffer_pop_front(&channel->buffer);
-    if (sender != NULL && channel->buffer.len < channel->max) {
-        buffer_push(&channel->buffer, channel_take_from(sender));
-    }
-    return value;
+    return end->sends && end->channel->receive_ends == 0 ? end_raise(end, CHANNEL_ENDED, function)
+                                                         : 0;
 }
 
 /* ---- waiting to send ------------------------------------------------------------------------- */
-
-/* Whether the end can be used at all: 0, or -1 with ClosedResourceError or BrokenResourceError. */
-static inline int
-send_check(EndObject *end, const char *function)
-{
-    if (end->closed) {
-        raise_closed(end, function);
-        return -1;
-    }
-    if (end->channel->receive_ends == 0) {
-        raise_broken(end, function);
-        return -1;
-    }
-    return 0;
-}
 
 static int
 send_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
     EndObject *end = (EndObject *)wait->object;
     const char *function = wait_function(wait);
-    if (channel_enter(end, loop, function) < 0 || send_check(end, function) < 0) {
-        return -1;
-    }
-    return channel_put(end->channel, wait->value);
+    return channel_enter(end, loop, function) < 0 || end_check(end, function) < 0
+               ? -1
+               : handoff_put(&end->channel->hand, wait->value);
 }
 
 static PyObject *
@@ -268,12 +141,7 @@ send_result(WaitObject *wait)
     if (wait->outcome != WAIT_REFUSED) {
         Py_RETURN_NONE;
     }
-    if (wait->phase == CHANNEL_CLOSED) {
-        raise_closed((EndObject *)wait->object, wait_function(wait));
-    }
-    else {
-        raise_broken((EndObject *)wait->object, wait_function(wait));
-    }
+    (void)end_raise((EndObject *)wait->object, wait->phase, wait_function(wait));
     return NULL;
 }
 
@@ -286,7 +154,7 @@ static const struct wait_kind send_kind = {
 
 /* ---- waiting to receive ---------------------------------------------------------------------- */
 
-static void receive_raise_end(WaitObject *wait);
+static int receive_raise_end(WaitObject *wait);
 
 static int
 receive_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
@@ -294,25 +162,15 @@ receive_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
     EndObject *end = (EndObject *)wait->object;
     ChannelObject *channel = end->channel;
     const char *function = wait_function(wait);
-    if (channel_enter(end, loop, function) < 0) {
+    PyObject *value;
+    if (channel_enter(end, loop, function) < 0 || end_check(end, function) < 0) {
         return -1;
     }
-    if (end->closed) {
-        raise_closed(end, function);
-        return -1;
+    int taken = handoff_take(&channel->hand, &value);
+    if (taken > 0) {
+        handoff_lend(&channel->hand, wait, value);
     }
-    if (channel_is_empty(channel)) {
-        if (channel->send_ends == 0) {
-            receive_raise_end(wait);
-            return -1;
-        }
-        return 0;
-    }
-    if (channel_reserve(channel) < 0) {
-        return -1;
-    }
-    channel_lend(channel, wait, channel_pop(channel));
-    return 1;
+    return taken == 0 && channel->send_ends == 0 ? receive_raise_end(wait) : taken;
 }
 
 /* Who was told of the end gets what has come back since, all the same. */
@@ -320,24 +178,20 @@ static PyObject *
 receive_result(WaitObject *wait)
 {
     EndObject *end = (EndObject *)wait->object;
-    PyObject *value = wait->value;
+    struct handoff *h = &end->channel->hand;
+    PyObject *value;
     if (wait->outcome != WAIT_REFUSED) {
-        wait->value = NULL;
-        if (wait->phase == CHANNEL_LENT) {
-            wait->phase = CHANNEL_ASKED;
-            end->channel->lent--;
-        }
-        return value;
+        return handoff_settle(h, wait);
     }
     if (wait->phase == CHANNEL_CLOSED) {
-        raise_closed(end, wait_function(wait));
+        (void)end_raise(end, CHANNEL_CLOSED, wait_function(wait));
         return NULL;
     }
-    value = end->closed ? NULL : channel_pop(end->channel);
-    if (value == NULL) {
-        receive_raise_end(wait);
+    if (end->closed || handoff_take(h, &value) <= 0) {  /* nobody sends, so it cannot fail */
+        (void)receive_raise_end(wait);
         return NULL;
     }
+    wait->phase = HANDOFF_ASKED;
     wait->outcome = WAIT_GRANTED;
     return value;
 }
@@ -347,26 +201,12 @@ static void
 receive_give_back(WaitObject *wait)
 {
     ChannelObject *channel = ((EndObject *)wait->object)->channel;
-    PyObject *value = wait->value;
-    wait->value = NULL;
-    if (wait->phase == CHANNEL_LENT) {
-        wait->phase = CHANNEL_ASKED;
-        channel->lent--;
-    }
-    WaitObject *next = place_first(&channel->receivers);
-    if (next != NULL) {
-        channel_lend(channel, next, value);
-        channel_wake(next, WAIT_GRANTED);
-    }
-    else if (channel->receive_ends == 0) {
+    PyObject *value = handoff_settle(&channel->hand, wait);
+    if (channel->receive_ends == 0) {
         Py_DECREF(value);
     }
-    else if (buffer_reserve(&channel->buffer) == 0) {
-        buffer_push_front(&channel->buffer, value);
-    }
-    else {  /* it had been taken for good, but for its StopIteration there was no memory either */
-        PyErr_WriteUnraisable((PyObject *)wait->object);
-        Py_DECREF(value);
+    else {
+        handoff_put_back(&channel->hand, value, (PyObject *)wait->object);
     }
 }
 
@@ -386,25 +226,18 @@ static const struct wait_kind receive_next_kind = {
     .describe = end_describe,
 };
 
-COLD static void
+/* Always -1. */
+COLD static int
 receive_raise_end(WaitObject *wait)
 {
-    if (wait_kind(wait) == &receive_next_kind) {
-        PyErr_SetNone(PyExc_StopAsyncIteration);
+    if (wait->kind != &receive_next_kind) {
+        return end_raise((EndObject *)wait->object, CHANNEL_ENDED, wait_function(wait));
     }
-    else {
-        raise_end_of_channel((EndObject *)wait->object, wait_function(wait));
-    }
+    PyErr_SetNone(PyExc_StopAsyncIteration);
+    return -1;
 }
 
 /* ---- closing --------------------------------------------------------------------------------- */
-
-static void
-channel_refuse(WaitObject *wait, enum channel_phase why)
-{
-    wait->phase = (uint8_t)why;
-    channel_wake(wait, WAIT_REFUSED);
-}
 
 /* Those who wait at this very end, in order. Looks at all who wait on this side, but no further
  * than the last of them. */
@@ -416,7 +249,8 @@ end_refuse_own(EndObject *end, struct place *place)
         WaitObject *wait = (WaitObject *)TASK_OF_LINK(l)->payload;
         l = l->next;
         if (wait->object == (SyncObject *)end) {
-            channel_refuse(wait, CHANNEL_CLOSED);
+            wait->phase = CHANNEL_CLOSED;
+            wait_refuse(wait);
         }
     }
 }
@@ -426,43 +260,31 @@ static void
 end_close(EndObject *end)
 {
     ChannelObject *channel = end->channel;
-    struct place *own = end->sends ? &channel->senders : &channel->receivers;
-    struct place *others = end->sends ? &channel->receivers : &channel->senders;
+    struct handoff *h = &channel->hand;
     size_t *open = end->sends ? &channel->send_ends : &channel->receive_ends;
-    WaitObject *wait;
     if (end->closed) {
         return;
     }
     end->closed = 1;
-    end_refuse_own(end, own);
+    end_refuse_own(end, end->sends ? &h->putters : &h->getters);
     if (--*open > 0) {
         return;
     }
-    while ((wait = place_first(others)) != NULL) {
-        channel_refuse(wait, CHANNEL_ENDED);
-    }
+    place_refuse_all(end->sends ? &h->getters : &h->putters, CHANNEL_ENDED);
     if (!end->sends) {
-        struct buffer dropped = channel->buffer;
-        channel->buffer = (struct buffer){0};
-        buffer_clear(&dropped);
+        buffer_clear(&h->items);
     }
 }
 
 /* ---- the type -------------------------------------------------------------------------------- */
 
-/* New; max as in the struct. */
 static ChannelObject *
-channel_new(ModuleState *state, size_t max)
+channel_new(ModuleState *state, size_t capacity)
 {
-    ChannelObject *channel = PyObject_GC_New(ChannelObject, state->ChannelType);
+    ChannelObject *channel = (ChannelObject *)state->ChannelType->tp_alloc(state->ChannelType, 0);
     if (channel != NULL) {
-        channel->buffer = (struct buffer){0};
-        channel->max = max;
-        channel->lent = channel->send_ends = channel->receive_ends = 0;
-        place_init(&channel->senders);
-        place_init(&channel->receivers);
-        channel->loop_number = 0;
-        PyObject_GC_Track(channel);
+        handoff_init(&channel->hand);
+        channel->hand.capacity = capacity;
     }
     return channel;
 }
@@ -471,24 +293,23 @@ static int
 channel_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
-    return buffer_traverse(&((ChannelObject *)op)->buffer, visit, arg);
+    return buffer_traverse(&((ChannelObject *)op)->hand.items, visit, arg);
 }
 
 static int
 channel_tp_clear(PyObject *op)
 {
-    buffer_clear(&((ChannelObject *)op)->buffer);
+    buffer_clear(&((ChannelObject *)op)->hand.items);
     return 0;
 }
 
 static void
 channel_tp_dealloc(PyObject *op)
 {
-    ChannelObject *channel = (ChannelObject *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    assert(channel->senders.count + channel->receivers.count + channel->lent == 0);
-    buffer_clear(&channel->buffer);
+    assert(((ChannelObject *)op)->hand.lent == 0);  /* whoever waits or is given something holds it */
+    (void)channel_tp_clear(op);
     type->tp_free(op);
     Py_DECREF(type);
 }

@@ -106,11 +106,8 @@ end_py_clone(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     EndObject *end = (EndObject *)op;
     const char *function = end->sends ? "SendChannel.clone()" : "ReceiveChannel.clone()";
-    if (channel_touch(end, function) < 0) {
-        return NULL;
-    }
-    if (end->closed) {
-        raise_closed(end, function);
+    if (channel_touch(end, function) < 0
+        || (end->closed && end_raise(end, CHANNEL_CLOSED, function) < 0)) {
         return NULL;
     }
     return end_new(state_of_type(Py_TYPE(op)), end->channel, end->sends, end->name);
@@ -127,22 +124,16 @@ end_tp_repr(PyObject *op)
 {
     EndObject *end = (EndObject *)op;
     ChannelObject *channel = end->channel;
-    PyObject *title = sync_title(op), *fill = NULL, *open = NULL, *what = NULL;
-    fill = channel->max == CHANNEL_UNLIMITED
-               ? PyUnicode_FromFormat("%zu buffered", channel->buffer.len)
-               : PyUnicode_FromFormat("%zu of %zu buffered", channel->buffer.len, channel->max);
-    open = channel->send_ends == 1 && channel->receive_ends == 1
-               ? PyUnicode_FromString("")
-               : PyUnicode_FromFormat(", open ends: %zu to send, %zu to receive",
-                                      channel->send_ends, channel->receive_ends);
-    if (title != NULL && fill != NULL && open != NULL) {
-        what = PyUnicode_FromFormat("%U (%s%U%U)", title, end->closed ? "closed, " : "", fill,
-                                    open);
+    char limit[32] = "", open[80] = "";
+    if (channel->hand.capacity != SIZE_MAX) {
+        PyOS_snprintf(limit, sizeof limit, " of %zu", channel->hand.capacity);
     }
-    Py_XDECREF(open);
-    Py_XDECREF(fill);
-    Py_XDECREF(title);
-    return sync_repr_steal(op, what);
+    if (channel->send_ends != 1 || channel->receive_ends != 1) {
+        PyOS_snprintf(open, sizeof open, ", open ends: %zu to send, %zu to receive",
+                      channel->send_ends, channel->receive_ends);
+    }
+    return sync_repr_steal(op, titled(op, " (%s%zu%s buffered%s)", end->closed ? "closed, " : "",
+                                      channel->hand.items.len, limit, open));
 }
 
 /* The awaitable of one of its methods. Steals value. */
@@ -172,7 +163,7 @@ PyDoc_STRVAR(send_doc,
 static PyObject *
 send_py_send(PyObject *op, PyObject *value)
 {
-    return end_wait_new(op, &send_kind, &((EndObject *)op)->channel->senders, Py_NewRef(value));
+    return end_wait_new(op, &send_kind, &((EndObject *)op)->channel->hand.putters, Py_NewRef(value));
 }
 
 PyDoc_STRVAR(send_nowait_doc,
@@ -186,19 +177,13 @@ send_py_send_nowait(PyObject *op, PyObject *value)
 {
     EndObject *end = (EndObject *)op;
     const char *function = "SendChannel.send_nowait()";
-    if (channel_touch(end, function) < 0 || send_check(end, function) < 0) {
-        return NULL;
+    int done = channel_touch(end, function) == 0 && end_check(end, function) == 0
+                   ? handoff_put(&end->channel->hand, value)
+                   : -1;
+    if (done == 0) {
+        raise_would_block_steal(state_of_type(Py_TYPE(op))->WouldBlock, function, end_describe(op));
     }
-    switch (channel_put(end->channel, value)) {
-    case 1:
-        Py_RETURN_NONE;
-    case 0:
-        raise_would_block_steal(state_of_type(Py_TYPE(op))->WouldBlock, function,
-                                end_describe(op));
-        return NULL;
-    default:
-        return NULL;
-    }
+    return done > 0 ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(send_type_doc,
@@ -272,11 +257,6 @@ static PyGetSetDef end_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-static PyMemberDef end_members[] = {
-    SYNC_WEAKLIST,
-    {NULL, 0, 0, 0, NULL},
-};
-
 static PyType_Slot send_channel_slots[] = {
     {Py_tp_doc, (void *)send_type_doc},
     {Py_tp_dealloc, end_tp_dealloc},
@@ -284,7 +264,7 @@ static PyType_Slot send_channel_slots[] = {
     {Py_tp_repr, end_tp_repr},
     {Py_tp_methods, send_methods},
     {Py_tp_getset, end_getset},
-    {Py_tp_members, end_members},
+    {Py_tp_members, handoff_members},
     {0, NULL},
 };
 
@@ -310,13 +290,13 @@ PyDoc_STRVAR(receive_doc,
 static PyObject *
 receive_py_receive(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return end_wait_new(op, &receive_kind, &((EndObject *)op)->channel->receivers, NULL);
+    return end_wait_new(op, &receive_kind, &((EndObject *)op)->channel->hand.getters, NULL);
 }
 
 static PyObject *
 receive_am_anext(PyObject *op)
 {
-    return end_wait_new(op, &receive_next_kind, &((EndObject *)op)->channel->receivers, NULL);
+    return end_wait_new(op, &receive_next_kind, &((EndObject *)op)->channel->hand.getters, NULL);
 }
 
 PyDoc_STRVAR(receive_nowait_doc,
@@ -330,24 +310,17 @@ receive_py_receive_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     EndObject *end = (EndObject *)op;
     const char *function = "ReceiveChannel.receive_nowait()";
-    if (channel_touch(end, function) < 0) {
-        return NULL;
+    PyObject *value;
+    int taken = channel_touch(end, function) == 0 && end_check(end, function) == 0
+                    ? handoff_take(&end->channel->hand, &value)
+                    : -1;
+    if (taken == 0 && end->channel->send_ends == 0) {
+        (void)end_raise(end, CHANNEL_ENDED, function);
     }
-    if (end->closed) {
-        raise_closed(end, function);
-        return NULL;
+    else if (taken == 0) {
+        raise_would_block_steal(state_of_type(Py_TYPE(op))->WouldBlock, function, end_describe(op));
     }
-    PyObject *value = channel_pop(end->channel);
-    if (value == NULL) {
-        if (end->channel->send_ends == 0) {
-            raise_end_of_channel(end, function);
-        }
-        else {
-            raise_would_block_steal(state_of_type(Py_TYPE(op))->WouldBlock, function,
-                                end_describe(op));
-        }
-    }
-    return value;
+    return taken > 0 ? value : NULL;
 }
 
 PyDoc_STRVAR(receive_type_doc,
@@ -392,7 +365,7 @@ static PyType_Slot receive_channel_slots[] = {
     {Py_am_anext, receive_am_anext},
     {Py_tp_methods, receive_methods},
     {Py_tp_getset, end_getset},
-    {Py_tp_members, end_members},
+    {Py_tp_members, handoff_members},
     {0, NULL},
 };
 

@@ -8,9 +8,7 @@
 #ifndef SLEEPLOOP_OFFER_H
 #define SLEEPLOOP_OFFER_H
 
-#include "buffer.h"
-#include "meter.h"
-#include "sync.h"
+#include "handoff.h"
 
 /* A get under way: it is behind those who wait. */
 struct seeker {
@@ -20,21 +18,17 @@ struct seeker {
 };
 
 /* At rest each getter has been asked about each item, and nobody waits to put something unless the
- * store is full. A getter's value is its filter, or NULL; then its item. A putter's is its item.
- * A getter's number tells when it was asked last, and they stand in that order. */
+ * store is full. A getter's value is its filter, or NULL; then its item. A getter's number tells
+ * when it was asked last, and they stand in that order. Begins as a HandoffObject does. */
 typedef struct {
     SYNC_HEAD
-    struct place getters, putters;
-    struct buffer items;       /* with room for `promised` more */
-    size_t capacity;           /* SIZE_MAX: no limit */
-    size_t promised;           /* granted to getters that have not learned of it: may come back */
+    struct handoff hand;
     size_t new_front, new_back; /* items at either end that have not been offered to the getters */
     size_t cursor;             /* while busy: index of the item that is asked about */
     struct seeker *seeker;     /* while busy, or NULL: is to be asked about what is new as well */
     uint64_t moment;           /* a count of things that happened; it orders them */
     uint64_t added;            /* moment at which an item came last */
     int busy;
-    struct flow_meter *meter;  /* owned; NULL: no statistics */
 } StoreObject;
 
 /* ---- filters --------------------------------------------------------------------------------- */
@@ -48,7 +42,7 @@ store_ask(StoreObject *self, PyObject *filter)
     if (filter == NULL) {
         return 1;
     }
-    PyObject *item = Py_NewRef(buffer_get(&self->items, self->cursor));
+    PyObject *item = Py_NewRef(buffer_get(&self->hand.items, self->cursor));
     Py_INCREF(filter);
     PyObject *answer = PyObject_CallOneArg(filter, item);
     int yes = answer != NULL ? PyObject_IsTrue(answer) : -1;
@@ -65,11 +59,7 @@ static void
 store_hand_over(StoreObject *self, WaitObject *wait)
 {
     PyObject *filter = wait->value;
-    wait->value = buffer_take(&self->items, self->cursor);
-    wait->phase = 1;
-    self->promised++;
-    flow_meter_get(self->meter, wait);
-    wait_grant(wait);
+    handoff_give(&self->hand, wait, buffer_take(&self->hand.items, self->cursor));
     Py_XDECREF(filter);
 }
 
@@ -92,8 +82,8 @@ store_show(StoreObject *self, struct seeker *seeker)
 {
     int yes = store_ask(self, seeker->filter);
     if (yes > 0) {
-        seeker->item = buffer_take(&self->items, self->cursor);
-        flow_meter_get(self->meter, NULL);
+        seeker->item = buffer_take(&self->hand.items, self->cursor);
+        flow_meter_get(self->hand.meter, NULL);
     }
     else if (yes < 0) {
         seeker->error = PyErr_GetRaisedException();
@@ -106,9 +96,9 @@ store_show(StoreObject *self, struct seeker *seeker)
 static void
 store_offer(StoreObject *self)
 {
-    struct link *l = self->getters.tasks.next;
+    struct link *l = self->hand.getters.tasks.next;
     double asked = -1;
-    while (l != &self->getters.tasks) {
+    while (l != &self->hand.getters.tasks) {
         WaitObject *wait = (WaitObject *)TASK_OF_LINK(l)->payload;
         if (wait->number <= asked) {
             l = l->next;
@@ -133,27 +123,20 @@ store_offer(StoreObject *self)
         if (taken) {
             return;
         }
-        l = self->getters.tasks.next;  /* where it stood there is nothing to go on from */
+        l = self->hand.getters.tasks.next;  /* where it stood there is nothing to go on from */
     }
     if (self->seeker != NULL && store_show(self, self->seeker)) {
         self->seeker = NULL;
     }
 }
 
-/* The first who waits to put something does, now that there is room. */
+/* One more item, for which there is room, behind the others. Steals item. */
 static void
-store_admit(StoreObject *self, WaitObject *wait)
+store_add(StoreObject *self, PyObject *item_steal)
 {
-    if (buffer_reserve_more(&self->items, self->promised + 1) < 0) {
-        wait_fail_steal(wait, PyErr_GetRaisedException());
-        return;
-    }
-    buffer_push(&self->items, wait->value);
-    wait->value = NULL;
+    buffer_push(&self->hand.items, item_steal);
     self->new_back++;
     self->added = ++self->moment;
-    flow_meter_put(self->meter, wait);
-    wait_grant(wait);
 }
 
 /* Until nothing more can happen: offers what is new, and lets in who waits for room. No exception
@@ -170,19 +153,22 @@ store_settle(StoreObject *self)
             self->new_front--;
         }
         else if (self->new_back > 0) {
-            self->cursor = self->items.len - self->new_back;
+            self->cursor = self->hand.items.len - self->new_back;
             store_offer(self);
             self->new_back--;
         }
-        else if ((wait = place_first(&self->putters)) != NULL
-                 && self->items.len < self->capacity) {
-            store_admit(self, wait);
-        }
-        else {
+        else if ((wait = place_first(&self->hand.putters)) == NULL
+                 || self->hand.items.len >= self->hand.capacity) {
             break;
         }
+        else if (handoff_reserve(&self->hand) == 0) {
+            store_add(self, handoff_let_in(&self->hand, wait));
+        }
+        else {
+            wait_fail_steal(wait, PyErr_GetRaisedException());
+        }
     }
-    flow_meter_level(self->meter, (double)self->items.len);
+    handoff_measure(&self->hand);
 }
 
 static void
@@ -199,16 +185,15 @@ store_settle_if_idle(StoreObject *self)
 static int
 store_put(StoreObject *self, PyObject *item)
 {
-    if (self->items.len >= self->capacity || place_first(&self->putters) != NULL) {
+    struct handoff *h = &self->hand;
+    if (h->items.len >= h->capacity || place_first(&h->putters) != NULL) {
         return 0;
     }
-    if (buffer_reserve_more(&self->items, self->promised + 1) < 0) {
+    if (handoff_reserve(h) < 0) {
         return -1;
     }
-    buffer_push(&self->items, Py_NewRef(item));
-    self->new_back++;
-    self->added = ++self->moment;
-    flow_meter_put(self->meter, NULL);
+    store_add(self, Py_NewRef(item));
+    flow_meter_put(h->meter, NULL);
     store_settle_if_idle(self);
     return 1;
 }
@@ -228,7 +213,7 @@ store_get(StoreObject *self, const char *function, PyObject *filter, PyObject **
     assert(self->new_front == 0 && self->new_back == 0);
     self->busy = 1;
     self->seeker = &seeker;
-    for (self->cursor = 0; self->cursor < self->items.len - self->new_back; self->cursor++) {
+    for (self->cursor = 0; self->cursor < self->hand.items.len - self->new_back; self->cursor++) {
         if (store_show(self, &seeker)) {
             self->seeker = NULL;
             break;

@@ -10,12 +10,11 @@
 static PyObject *
 queue_new(PyTypeObject *type, enum queue_order order)
 {
-    QueueObject *queue = (QueueObject *)type->tp_alloc(type, 0);
+    QueueObject *queue = (QueueObject *)handoff_tp_new(type, NULL, NULL);
     if (queue != NULL) {
-        place_init(&queue->getters);
-        place_init(&queue->putters);
         place_init(&queue->joiners);
         queue->order = (uint8_t)order;
+        queue->hand.lifo = order == QUEUE_LIFO;
     }
     return (PyObject *)queue;
 }
@@ -50,45 +49,22 @@ queue_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
         [QUEUE_LIFO] = "|O" PART_OPTION_FORMAT ":LifoQueue",
         [QUEUE_PRIORITY] = "|O" PART_OPTION_FORMAT ":PriorityQueue",
     };
-    QueueObject *queue = (QueueObject *)op;
-    const char *function = functions[queue->order];
-    PyObject *size = NULL;
-    struct part_options options = {0};
-    int64_t maxsize = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, formats[queue->order], names, &size,
-                                     PART_OPTION_PLACES(options))
-        || (size != NULL
-            && sync_count_from_object(function, "maxsize", size, 0, COUNT_OR_0, &maxsize) < 0)
-        || part_options_check(op, queue->maxsize > 0, function, &options) < 0
-        || flow_part_made(op, &options, 0, &queue->meter) < 0) {
-        return -1;
-    }
-    queue->maxsize = maxsize > 0 ? count_as_size(maxsize) : SIZE_MAX;
-    return 0;
-}
-
-static int
-queue_check_made(PyObject *op)
-{
-    return part_check_made(((QueueObject *)op)->maxsize > 0, "Queue");
+    enum queue_order order = ((QueueObject *)op)->order;
+    return handoff_make(op, args, kwargs, functions[order], formats[order], names, COUNT_OR_0);
 }
 
 static int
 queue_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
-    QueueObject *queue = (QueueObject *)op;
-    Py_VISIT(Py_TYPE(op));
-    int rc = buffer_traverse(&queue->items, visit, arg);
-    return rc != 0 ? rc : priority_heap_traverse(&queue->heap, visit, arg);
+    int rc = handoff_tp_traverse(op, visit, arg);
+    return rc != 0 ? rc : priority_heap_traverse(&((QueueObject *)op)->heap, visit, arg);
 }
 
 static int
 queue_tp_clear(PyObject *op)
 {
-    QueueObject *queue = (QueueObject *)op;
-    buffer_clear(&queue->items);
-    priority_heap_clear(&queue->heap);
-    return 0;
+    priority_heap_clear(&((QueueObject *)op)->heap);
+    return handoff_tp_clear(op);
 }
 
 static void
@@ -98,9 +74,8 @@ queue_tp_dealloc(PyObject *op)
     /* A queue may hold the last reference to the next, 100,000 in a row. */
     Py_TRASHCAN_BEGIN(op, queue_tp_dealloc)
     sync_dies(op);
-    (void)queue_tp_clear(op);
-    meters_free(((QueueObject *)op)->meter);
-    sync_free(op);
+    priority_heap_clear(&((QueueObject *)op)->heap);
+    handoff_free(op);
     Py_TRASHCAN_END
 }
 
@@ -126,11 +101,8 @@ PyDoc_STRVAR(queue_put_doc,
 static PyObject *
 queue_py_put(PyObject *op, PyObject *item)
 {
-    if (queue_check_made(op) < 0) {
-        return NULL;
-    }
-    return (PyObject *)wait_new(state_of_base(Py_TYPE(op)), &queue_put_kind, op,
-                                &((QueueObject *)op)->putters, Py_NewRef(item));
+    return handoff_wait_new(op, "Queue", &queue_put_kind, &HANDOFF_OF(op)->putters,
+                            Py_NewRef(item));
 }
 
 PyDoc_STRVAR(queue_get_doc,
@@ -146,21 +118,13 @@ PyDoc_STRVAR(queue_get_doc,
 static PyObject *
 queue_py_get(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (queue_check_made(op) < 0) {
-        return NULL;
-    }
-    return (PyObject *)wait_new(state_of_base(Py_TYPE(op)), &queue_get_kind, op,
-                                &((QueueObject *)op)->getters, NULL);
+    return handoff_wait_new(op, "Queue", &queue_get_kind, &HANDOFF_OF(op)->getters, NULL);
 }
 
 static PyObject *
 queue_am_anext(PyObject *op)
 {
-    if (queue_check_made(op) < 0) {
-        return NULL;
-    }
-    return (PyObject *)wait_new(state_of_base(Py_TYPE(op)), &queue_next_kind, op,
-                                &((QueueObject *)op)->getters, NULL);
+    return handoff_wait_new(op, "Queue", &queue_next_kind, &HANDOFF_OF(op)->getters, NULL);
 }
 
 PyDoc_STRVAR(queue_put_nowait_doc,
@@ -174,23 +138,15 @@ PyDoc_STRVAR(queue_put_nowait_doc,
 static PyObject *
 queue_py_put_nowait(PyObject *op, PyObject *item)
 {
-    QueueObject *queue = (QueueObject *)op;
-    ModuleState *state = state_of_base(Py_TYPE(op));
     const char *function = "Queue.put_nowait()";
-    if (queue_check_made(op) < 0 || sync_touch(state, (SyncObject *)op, function) < 0) {
-        return NULL;
-    }
-    flow_meter_touch(queue->meter, state);
-    Py_INCREF(item);
-    int done = queue_put(queue, item, function);
-    if (done > 0) {
-        Py_RETURN_NONE;
-    }
+    int done = handoff_touch(op, "Queue", function) == 0
+                   ? queue_put((QueueObject *)op, item, function)
+                   : -1;
     if (done == 0) {
-        raise_would_block_steal(state->QueueFull, function, queue_describe(op));
+        raise_would_block_steal(state_of_base(Py_TYPE(op))->QueueFull, function,
+                                queue_describe(op));
     }
-    Py_DECREF(item);
-    return NULL;
+    return done > 0 ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(queue_get_nowait_doc,
@@ -204,23 +160,17 @@ PyDoc_STRVAR(queue_get_nowait_doc,
 static PyObject *
 queue_py_get_nowait(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    QueueObject *queue = (QueueObject *)op;
-    ModuleState *state = state_of_base(Py_TYPE(op));
     const char *function = "Queue.get_nowait()";
+    PyObject *item;
     uint64_t number;
-    if (queue_check_made(op) < 0 || sync_touch(state, (SyncObject *)op, function) < 0) {
-        return NULL;
+    int taken = handoff_touch(op, "Queue", function) == 0
+                    ? queue_get((QueueObject *)op, &item, &number, function)
+                    : -1;
+    if (taken == 0) {
+        raise_would_block_steal(state_of_base(Py_TYPE(op))->QueueEmpty, function,
+                                queue_describe(op));
     }
-    flow_meter_touch(queue->meter, state);
-    PyObject *item = queue_get(queue, &number, function);
-    if (item == NULL) {
-        if (!PyErr_Occurred()) {
-            raise_would_block_steal(state->QueueEmpty, function, queue_describe(op));
-        }
-        return NULL;
-    }
-    flow_meter_get(queue->meter, NULL);
-    return item;
+    return taken > 0 ? item : NULL;
 }
 
 PyDoc_STRVAR(queue_task_done_doc,
@@ -316,14 +266,14 @@ static PyObject *
 queue_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     ModuleState *state = state_of_base(Py_TYPE(op));
-    return flow_stats_new(state, state->QueueStatsType, ((QueueObject *)op)->meter,
+    return flow_stats_new(state, state->QueueStatsType, HANDOFF_OF(op)->meter,
                           "Queue.stats()", op);
 }
 
 static PyObject *
 queue_get_maxsize(PyObject *op, void *Py_UNUSED(closure))
 {
-    size_t maxsize = ((QueueObject *)op)->maxsize;
+    size_t maxsize = HANDOFF_OF(op)->capacity;
     return PyLong_FromSize_t(maxsize != SIZE_MAX ? maxsize : 0);
 }
 
@@ -331,17 +281,10 @@ queue_get_maxsize(PyObject *op, void *Py_UNUSED(closure))
 
 PyDoc_STRVAR(queue_stats_type_doc, "What stats() of a queue returns.");
 
-static PyStructSequence_Field queue_stats_fields[] = {
-    {"length", "a LevelStats: how many items were in it"},
-    {"puts", "a WaitStats: how long those waited who have put an item in"},
-    {"gets", "a WaitStats: how long those waited who have got one"},
-    {NULL, NULL},
-};
-
 static PyStructSequence_Desc queue_stats_desc = {
     .name = "sleeploop.QueueStats",
     .doc = queue_stats_type_doc,
-    .fields = queue_stats_fields,
+    .fields = handoff_stats_fields,
     .n_in_sequence = 3,
 };
 
@@ -432,11 +375,6 @@ static PyGetSetDef queue_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-static PyMemberDef queue_members[] = {
-    SYNC_WEAKLIST,
-    {NULL, 0, 0, 0, NULL},
-};
-
 static PyType_Slot queue_slots[] = {
     {Py_tp_doc, (void *)queue_type_doc},
     {Py_tp_new, queue_tp_new},
@@ -449,7 +387,7 @@ static PyType_Slot queue_slots[] = {
     {Py_am_anext, queue_am_anext},
     {Py_tp_methods, queue_methods},
     {Py_tp_getset, queue_getset},
-    {Py_tp_members, queue_members},
+    {Py_tp_members, handoff_members},
     {0, NULL},
 };
 

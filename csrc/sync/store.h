@@ -10,17 +10,8 @@
 static PyObject *
 store_describe(PyObject *op)
 {
-    StoreObject *self = (StoreObject *)op;
-    PyObject *title = sync_title(op), *text = NULL;
-    size_t n = self->items.len;
-    if (title != NULL) {
-        text = self->capacity == SIZE_MAX
-                   ? PyUnicode_FromFormat("%U (%zu item%s)", title, n, n == 1 ? "" : "s")
-                   : PyUnicode_FromFormat("%U (%zu of %zu item%s)", title, n, self->capacity,
-                                          self->capacity == 1 ? "" : "s");
-        Py_DECREF(title);
-    }
-    return text;
+    struct handoff *h = HANDOFF_OF(op);
+    return handoff_describe(op, h->items.len, h->capacity, "");
 }
 
 static PyObject *
@@ -34,7 +25,7 @@ store_tp_repr(PyObject *op)
 static int
 store_take_put(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
-    flow_meter_follow(((StoreObject *)wait->object)->meter, loop);
+    flow_meter_follow(HANDOFF_OF(wait->object)->meter, loop);
     int done = store_put((StoreObject *)wait->object, wait->value);
     if (done > 0) {
         Py_CLEAR(wait->value);
@@ -47,15 +38,16 @@ static int
 store_take_get(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
     StoreObject *self = (StoreObject *)wait->object;
-    flow_meter_follow(self->meter, loop);
+    flow_meter_follow(self->hand.meter, loop);
     if (wait->number > 0 && (double)self->added < wait->number) {
         wait->number = (double)++self->moment;
         return 0;
     }
-    PyObject *item;
-    int found = store_get(self, wait_function(wait), wait->value, &item);
+    PyObject *item, *filter = wait->value;
+    int found = store_get(self, wait_function(wait), filter, &item);
     if (found > 0) {
-        Py_XSETREF(wait->value, item);
+        handoff_lend(&self->hand, wait, item);
+        Py_XDECREF(filter);
     }
     else if (found == 0) {
         wait->number = (double)++self->moment;
@@ -66,11 +58,7 @@ store_take_get(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 static PyObject *
 store_get_result(WaitObject *wait)
 {
-    PyObject *item = wait->value;
-    ((StoreObject *)wait->object)->promised -= wait->phase;
-    wait->phase = 0;
-    wait->value = NULL;
-    return item;
+    return handoff_settle(HANDOFF_OF(wait->object), wait);
 }
 
 /* To the front, and to the first who wants it. Beware: runs filters. */
@@ -78,13 +66,10 @@ static void
 store_give_back(WaitObject *wait)
 {
     StoreObject *self = (StoreObject *)wait->object;
-    PyObject *item = store_get_result(wait);
-    if (buffer_reserve(&self->items) < 0) {  /* only if it had been taken as the await began */
-        PyErr_WriteUnraisable((PyObject *)self);
-        Py_DECREF(item);
+    PyObject *item = handoff_settle(&self->hand, wait);
+    if (handoff_keep(&self->hand, item, (PyObject *)self) < 0) {
         return;
     }
-    buffer_push_front(&self->items, item);
     self->new_front++;
     self->cursor++;
     self->added = ++self->moment;
@@ -107,55 +92,12 @@ static const struct wait_kind store_get_kind = {
 
 /* ---- the type -------------------------------------------------------------------------------- */
 
-static PyObject *
-store_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
-{
-    StoreObject *self = (StoreObject *)type->tp_alloc(type, 0);
-    if (self != NULL) {
-        place_init(&self->getters);
-        place_init(&self->putters);
-    }
-    return (PyObject *)self;
-}
-
 static int
 store_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"capacity", PART_OPTION_NAMES, NULL};
-    StoreObject *self = (StoreObject *)op;
-    PyObject *capacity_obj = NULL;
-    struct part_options options = {0};
-    int64_t capacity = COUNT_UNLIMITED;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O" PART_OPTION_FORMAT ":Store", names,
-                                     &capacity_obj, PART_OPTION_PLACES(options))
-        || (capacity_obj != NULL && sync_count_from_object("Store()", "capacity", capacity_obj, 1,
-                                                           COUNT_OR_INF, &capacity) < 0)
-        || part_options_check(op, self->capacity > 0, "Store()", &options) < 0
-        || flow_part_made(op, &options, 0, &self->meter) < 0) {
-        return -1;
-    }
-    self->capacity = count_as_size(capacity);
-    return 0;
-}
-
-static int
-store_check_made(PyObject *op)
-{
-    return part_check_made(((StoreObject *)op)->capacity > 0, "Store");
-}
-
-static int
-store_tp_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(op));
-    return buffer_traverse(&((StoreObject *)op)->items, visit, arg);
-}
-
-static int
-store_tp_clear(PyObject *op)
-{
-    buffer_clear(&((StoreObject *)op)->items);
-    return 0;
+    return handoff_make(op, args, kwargs, "Store()", "|O" PART_OPTION_FORMAT ":Store", names,
+                        COUNT_OR_INF);
 }
 
 static void
@@ -164,9 +106,7 @@ store_tp_dealloc(PyObject *op)
     PyObject_GC_UnTrack(op);
     Py_TRASHCAN_BEGIN(op, store_tp_dealloc)
     sync_dies(op);
-    (void)store_tp_clear(op);
-    meters_free(((StoreObject *)op)->meter);
-    sync_free(op);
+    handoff_free(op);
     Py_TRASHCAN_END
 }
 
@@ -200,11 +140,8 @@ PyDoc_STRVAR(store_put_doc,
 static PyObject *
 store_py_put(PyObject *op, PyObject *item)
 {
-    if (store_check_made(op) < 0) {
-        return NULL;
-    }
-    return (PyObject *)wait_new(state_of_base(Py_TYPE(op)), &store_put_kind, op,
-                                &((StoreObject *)op)->putters, Py_NewRef(item));
+    return handoff_wait_new(op, "Store", &store_put_kind, &HANDOFF_OF(op)->putters,
+                            Py_NewRef(item));
 }
 
 PyDoc_STRVAR(store_get_doc,
@@ -222,12 +159,10 @@ static PyObject *
 store_py_get(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
     PyObject *filter;
-    if (store_filter("Store.get()", args, n_args, kwnames, &filter) < 0
-        || store_check_made(op) < 0) {
-        return NULL;
-    }
-    return (PyObject *)wait_new(state_of_base(Py_TYPE(op)), &store_get_kind, op,
-                                &((StoreObject *)op)->getters, Py_XNewRef(filter));
+    return store_filter("Store.get()", args, n_args, kwnames, &filter) == 0
+               ? handoff_wait_new(op, "Store", &store_get_kind, &HANDOFF_OF(op)->getters,
+                                  Py_XNewRef(filter))
+               : NULL;
 }
 
 PyDoc_STRVAR(store_put_nowait_doc,
@@ -240,15 +175,11 @@ PyDoc_STRVAR(store_put_nowait_doc,
 static PyObject *
 store_py_put_nowait(PyObject *op, PyObject *item)
 {
-    ModuleState *state = state_of_base(Py_TYPE(op));
     const char *function = "Store.put_nowait()";
-    if (store_check_made(op) < 0 || sync_touch(state, (SyncObject *)op, function) < 0) {
-        return NULL;
-    }
-    flow_meter_touch(((StoreObject *)op)->meter, state);
-    int done = store_put((StoreObject *)op, item);
+    int done = handoff_touch(op, "Store", function) == 0 ? store_put((StoreObject *)op, item) : -1;
     if (done == 0) {
-        raise_would_block_steal(state->WouldBlock, function, store_describe(op));
+        raise_would_block_steal(state_of_base(Py_TYPE(op))->WouldBlock, function,
+                                store_describe(op));
     }
     return done > 0 ? Py_NewRef(Py_None) : NULL;
 }
@@ -263,17 +194,16 @@ PyDoc_STRVAR(store_get_nowait_doc,
 static PyObject *
 store_py_get_nowait(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
-    ModuleState *state = state_of_base(Py_TYPE(op));
     const char *function = "Store.get_nowait()";
     PyObject *filter, *item;
     if (store_filter(function, args, n_args, kwnames, &filter) < 0
-        || store_check_made(op) < 0 || sync_touch(state, (SyncObject *)op, function) < 0) {
+        || handoff_touch(op, "Store", function) < 0) {
         return NULL;
     }
-    flow_meter_touch(((StoreObject *)op)->meter, state);
     int found = store_get((StoreObject *)op, function, filter, &item);
     if (found == 0) {
-        raise_would_block_steal(state->WouldBlock, function, store_describe(op));
+        raise_would_block_steal(state_of_base(Py_TYPE(op))->WouldBlock, function,
+                                store_describe(op));
     }
     return found > 0 ? item : NULL;
 }
@@ -290,14 +220,14 @@ static PyObject *
 store_py_stats(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     ModuleState *state = state_of_base(Py_TYPE(op));
-    return flow_stats_new(state, state->StoreStatsType, ((StoreObject *)op)->meter,
+    return flow_stats_new(state, state->StoreStatsType, HANDOFF_OF(op)->meter,
                           "Store.stats()", op);
 }
 
 static PyObject *
 store_get_items(PyObject *op, void *Py_UNUSED(closure))
 {
-    struct buffer *items = &((StoreObject *)op)->items;
+    struct buffer *items = &HANDOFF_OF(op)->items;
     PyObject *tuple;
     for (;;) {
         size_t n = items->len;
@@ -316,29 +246,22 @@ store_get_items(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 store_get_capacity(PyObject *op, void *Py_UNUSED(closure))
 {
-    size_t capacity = ((StoreObject *)op)->capacity;
+    size_t capacity = HANDOFF_OF(op)->capacity;
     return count_object(capacity == SIZE_MAX ? COUNT_UNLIMITED : (int64_t)capacity);
 }
 
 static Py_ssize_t
 store_sq_length(PyObject *op)
 {
-    return (Py_ssize_t)((StoreObject *)op)->items.len;
+    return (Py_ssize_t)HANDOFF_OF(op)->items.len;
 }
 
 PyDoc_STRVAR(store_stats_type_doc, "What Store.stats() returns.");
 
-static PyStructSequence_Field store_stats_fields[] = {
-    {"length", "a LevelStats: how many items were in it"},
-    {"puts", "a WaitStats: how long those waited who have put an item in"},
-    {"gets", "a WaitStats: how long those waited who have got one"},
-    {NULL, NULL},
-};
-
 static PyStructSequence_Desc store_stats_desc = {
     .name = "sleeploop.StoreStats",
     .doc = store_stats_type_doc,
-    .fields = store_stats_fields,
+    .fields = handoff_stats_fields,
     .n_in_sequence = 3,
 };
 
@@ -398,23 +321,18 @@ static PyGetSetDef store_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-static PyMemberDef store_members[] = {
-    SYNC_WEAKLIST,
-    {NULL, 0, 0, 0, NULL},
-};
-
 static PyType_Slot store_slots[] = {
     {Py_tp_doc, (void *)store_type_doc},
-    {Py_tp_new, store_tp_new},
+    {Py_tp_new, handoff_tp_new},
     {Py_tp_init, store_tp_init},
     {Py_tp_dealloc, store_tp_dealloc},
-    {Py_tp_traverse, store_tp_traverse},
-    {Py_tp_clear, store_tp_clear},
+    {Py_tp_traverse, handoff_tp_traverse},
+    {Py_tp_clear, handoff_tp_clear},
     {Py_tp_repr, store_tp_repr},
     {Py_sq_length, store_sq_length},
     {Py_tp_methods, store_methods},
     {Py_tp_getset, store_getset},
-    {Py_tp_members, store_members},
+    {Py_tp_members, handoff_members},
     {0, NULL},
 };
 
