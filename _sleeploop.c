@@ -161,8 +161,8 @@ static const struct {
     {&nexttick_spec, AT(NextTickType), 0},
     {&tick_spec, AT(TickType), 1},
     {&wait_spec, AT(WaitType), 0},
-    {&door_spec, AT(DoorType), 0},
-    {&doorway_spec, AT(DoorwayType), 0},
+    {&inline_method_spec, AT(InlineMethodType), 0},
+    {&inline_descr_spec, AT(InlineDescrType), 0},
     {&event_spec, AT(EventType), 1},
     {&lock_spec, AT(LockType), 1},
     {&condition_spec, AT(ConditionType), 1},
@@ -201,7 +201,7 @@ static const struct {
     size_t type;
     const char *name;
     size_t offset;
-} module_doorways[] = {
+} module_inline_methods[] = {
     {AT(LockType), "__aenter__", offsetof(LockObject, enter)},
     {AT(LockType), "__aexit__", offsetof(LockObject, leave)},
     {AT(ConditionType), "__aenter__", offsetof(ConditionObject, enter)},
@@ -296,6 +296,29 @@ name_functions(PyObject *module)
     return rc;
 }
 
+/* What a spec cannot say of a type. Nothing has been made of any yet, and nobody has seen one. */
+static int
+finish_types(ModuleState *state)
+{
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_inline_methods); i++) {
+        PyObject *type = *state_slot(state, module_inline_methods[i].type);
+        if (inline_descr_add(state, (PyTypeObject *)type, module_inline_methods[i].name,
+                             module_inline_methods[i].offset) < 0) {
+            return -1;
+        }
+    }
+    /* It is a base of one of ours alone, which has been made. Python reads this flag of a base when
+     * a class is made, and at no other time. */
+    state->SemaphoreType->tp_flags &= ~Py_TPFLAGS_BASETYPE;
+    /* Those that have been open so far; each stands behind its base. */
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_types); i++) {
+        if (PyType_Freeze((PyTypeObject *)*state_slot(state, module_types[i].at)) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int
 module_exec(PyObject *module)
 {
@@ -327,13 +350,8 @@ module_exec(PyObject *module)
             return -1;
         }
     }
-    /* A base for one of ours alone: the doors know them by it. */
-    state->SemaphoreType->tp_flags &= ~Py_TPFLAGS_BASETYPE;
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(module_doorways); i++) {
-        PyTypeObject *type = (PyTypeObject *)*state_slot(state, module_doorways[i].type);
-        if (doorway_add(state, type, module_doorways[i].name, module_doorways[i].offset) < 0) {
-            return -1;
-        }
+    if (finish_types(state) < 0) {
+        return -1;
     }
     state->done = instant_done_new(state);
     if (state->done == NULL) {

@@ -10,7 +10,7 @@
 #define PY_SSIZE_T_CLEAN
 #endif
 #include <Python.h>
-#include <structmember.h>  /* T_PYSSIZET and READONLY, in Python.h from 3.12 on */
+#include <stddef.h>
 #include <stdint.h>
 
 /* Rarely called from a place that is hot: kept out of its code. */
@@ -63,6 +63,13 @@ import_module(const char *full_name)
 }
 
 #if PY_VERSION_HEX < 0x030C0000
+#include <structmember.h>
+#define Py_T_DOUBLE T_DOUBLE
+#define Py_T_STRING T_STRING
+#define Py_T_OBJECT_EX T_OBJECT_EX
+#define Py_T_PYSSIZET T_PYSSIZET
+#define Py_READONLY READONLY
+
 /* Returns a new reference to the raised exception, normalised and with its
  * traceback attached, and clears the error indicator; NULL if there is none. */
 static inline PyObject *
@@ -140,6 +147,18 @@ compat_set_wakeup_fd(int fd)
 }
 #else
 #define compat_set_wakeup_fd PySignal_SetWakeupFd
+#endif
+
+#if PY_VERSION_HEX < 0x030E0000
+/* Makes a type immutable of which nothing has been made yet, and whose bases are immutable: 0, or
+ * -1 with an exception. What 3.14 does, too, but for its look at the bases. */
+static inline int
+PyType_Freeze(PyTypeObject *type)
+{
+    type->tp_flags |= Py_TPFLAGS_IMMUTABLETYPE;
+    PyType_Modified(type);
+    return 0;
+}
 #endif
 
 /* How far a native coroutine or generator has come. */

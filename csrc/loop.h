@@ -336,7 +336,7 @@ static PyMethodDef loop_methods[] = {
 };
 
 static PyMemberDef loop_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(LoopObject, weakrefs), READONLY, NULL},
+    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(LoopObject, weakrefs), Py_READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -11,7 +11,7 @@ struct ModuleState {
     PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
     PyTypeObject *MomentType;
     PyTypeObject *EveryType, *NextTickType, *TickType;
-    PyTypeObject *WaitType, *DoorType, *DoorwayType, *EventType, *LockType;
+    PyTypeObject *WaitType, *InlineMethodType, *InlineDescrType, *EventType, *LockType;
     PyTypeObject *ConditionType, *BarrierType;
     PyTypeObject *SemaphoreType, *BoundedSemaphoreType, *LimiterType, *TokenType;
     PyTypeObject *QueueType, *PriorityQueueType, *LifoQueueType;

@@ -374,7 +374,7 @@ static PyGetSetDef task_getset[] = {
 };
 
 static PyMemberDef task_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(TaskObject, weakrefs), READONLY, NULL},
+    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(TaskObject, weakrefs), Py_READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

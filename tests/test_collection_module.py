@@ -158,7 +158,7 @@ def test_reloads_cost_no_more_than_those_of_an_empty_module():
     )
 
 
-def test_a_door_that_is_held_outlives_the_module():
+def test_an_inline_method_that_is_held_outlives_the_module():
     """It is not seen by the collector, but keeps its object, which keeps its types."""
     assert_ends_well(
         """

@@ -14,9 +14,13 @@ import pytest
 
 import sleeploop
 from sleeploop import (
+    BoundedSemaphore,
     CancelScope,
+    Condition,
     DeadlockError,
+    Event,
     Lock,
+    Semaphore,
     SleepingLoop,
     TaskGroup,
     WouldBlock,
@@ -206,6 +210,32 @@ def test_by_hand(enter, leave):
         await leave(lock)
 
     virtual(main())
+
+
+@pytest.mark.parametrize("kind", [Lock, Condition, Semaphore, BoundedSemaphore])
+def test_entered_by_an_exit_stack(kind):
+    """Which calls the methods of the type."""
+
+    async def main():
+        thing = kind()
+        async with contextlib.AsyncExitStack() as stack:
+            assert await stack.enter_async_context(thing) is None
+            assert thing.locked()
+        assert not thing.locked()
+
+    virtual(main())
+
+
+@pytest.mark.parametrize("kind", [Lock, Condition, Semaphore, BoundedSemaphore])
+@pytest.mark.parametrize("wrong", [None, 5, object(), Event(), lambda: None])
+def test_the_methods_of_a_type_refuse_what_is_of_another(kind, wrong):
+    for method in (kind.__aenter__, kind.__aexit__):
+        for call in (method, method.__get__):
+            if call is method or wrong is not None:
+                with pytest.raises(TypeError, match="take an object of their type, not "):
+                    call(wrong)
+        with pytest.raises(TypeError, match="take an object of their type, not None"):
+            method()
 
 
 def test_it_is_an_async_context_manager():

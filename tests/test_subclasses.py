@@ -229,6 +229,16 @@ def test_which_can_be_subclassed() -> None:
             type("Sub", (base,), {})
 
 
+def test_no_type_can_be_changed() -> None:
+    """Nor those that are finished only after they have been made: see finish_types()."""
+    for kind in [Event, Lock, Condition, Semaphore, BoundedSemaphore, CapacityLimiter, *PARTS]:
+        for name in ("__aenter__", "__aexit__", "extra"):
+            with pytest.raises(TypeError, match="immutable type"):
+                setattr(kind, name, None)
+            with pytest.raises(TypeError, match="immutable type"):
+                delattr(kind, name)
+
+
 def test_type_parameters() -> None:
     class Sub(Queue[int]):
         pass

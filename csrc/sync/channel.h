@@ -230,7 +230,7 @@ static const struct wait_kind receive_next_kind = {
 COLD static int
 receive_raise_end(WaitObject *wait)
 {
-    if (wait->kind != &receive_next_kind) {
+    if (wait_kind(wait) != &receive_next_kind) {
         return end_raise((EndObject *)wait->object, CHANNEL_ENDED, wait_function(wait));
     }
     PyErr_SetNone(PyExc_StopAsyncIteration);

@@ -6,9 +6,9 @@
 
 #include "condwait.h"
 
-static PyObject *condition_enter(PyObject *door, PyObject *const *args, size_t n_args,
+static PyObject *condition_enter(PyObject *method, PyObject *const *args, size_t n_args,
                                  PyObject *kwnames);
-static PyObject *condition_leave(PyObject *door, PyObject *const *args, size_t n_args,
+static PyObject *condition_leave(PyObject *method, PyObject *const *args, size_t n_args,
                                  PyObject *kwnames);
 
 static PyObject *
@@ -30,8 +30,8 @@ condition_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     place_init(&condition->place);
-    door_init(state, &condition->enter, (PyObject *)condition, condition_enter);
-    door_init(state, &condition->leave, (PyObject *)condition, condition_leave);
+    inline_method_init(state, &condition->enter, (PyObject *)condition, condition_enter);
+    inline_method_init(state, &condition->leave, (PyObject *)condition, condition_leave);
     condition->lock = lock != Py_None ? (LockObject *)Py_NewRef(lock)
                                       : lock_new(state->LockType, "Condition()", name);
     if (condition->lock == NULL) {
@@ -46,7 +46,7 @@ condition_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
     ConditionObject *condition = (ConditionObject *)op;
     Py_VISIT(condition->lock);
-    int stopped = doors_traverse(&condition->enter, &condition->leave, visit, arg);
+    int stopped = inline_methods_traverse(&condition->enter, &condition->leave, visit, arg);
     return stopped ? stopped : sync_tp_traverse(op, visit, arg);
 }
 
@@ -55,7 +55,7 @@ condition_tp_dealloc(PyObject *op)
 {
     ConditionObject *condition = (ConditionObject *)op;
     sync_dies(op);
-    doors_drop(&condition->enter, &condition->leave);
+    inline_methods_drop(&condition->enter, &condition->leave);
     Py_CLEAR(condition->lock);
     sync_free(op);
 }
@@ -195,11 +195,11 @@ static const struct wait_kind condition_enter_kind = {
 };
 
 static PyObject *
-condition_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args,
+condition_enter(PyObject *method, PyObject *const *Py_UNUSED(args), size_t n_args,
                 PyObject *kwnames)
 {
-    LockObject *lock = ((ConditionObject *)((DoorObject *)door)->of)->lock;
-    return door_check_args("Condition.__aenter__()", 0, n_args, kwnames) == 0
+    LockObject *lock = ((ConditionObject *)((InlineMethodObject *)method)->of)->lock;
+    return inline_method_check_args("Condition.__aenter__()", 0, n_args, kwnames) == 0
                ? lock_begin_block(state_of_type(Py_TYPE(lock)), lock, &condition_enter_kind)
                : NULL;
 }
@@ -214,12 +214,12 @@ condition_is_owners(ConditionObject *condition)
 }
 
 static PyObject *
-condition_leave(PyObject *door, PyObject *const *args, size_t n_args, PyObject *kwnames)
+condition_leave(PyObject *method, PyObject *const *args, size_t n_args, PyObject *kwnames)
 {
-    ConditionObject *condition = (ConditionObject *)((DoorObject *)door)->of;
+    ConditionObject *condition = (ConditionObject *)((InlineMethodObject *)method)->of;
     LockObject *lock = condition->lock;
     ModuleState *state = state_of_type(Py_TYPE(lock));
-    if (door_check_args("Condition.__aexit__()", 3, n_args, kwnames) < 0) {
+    if (inline_method_check_args("Condition.__aexit__()", 3, n_args, kwnames) < 0) {
         return NULL;
     }
     if (args[0] != Py_None && lock_holder_here(state, lock) == NULL) {
@@ -354,7 +354,7 @@ static PyType_Slot condition_slots[] = {
 static PyType_Spec condition_spec = {
     .name = "sleeploop.Condition",
     .basicsize = sizeof(ConditionObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = condition_slots,
 };
 

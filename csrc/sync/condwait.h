@@ -15,7 +15,7 @@
 typedef struct {
     SYNC_HEAD
     struct place place;  /* who waits to be notified */
-    DoorObject enter, leave;
+    InlineMethodObject enter, leave;
     LockObject *lock;    /* owned */
 } ConditionObject;
 

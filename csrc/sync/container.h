@@ -426,9 +426,9 @@ static PyGetSetDef container_getset[] = {
 
 static PyMemberDef container_members[] = {
     SYNC_WEAKLIST,
-    {"level", T_DOUBLE, offsetof(ContainerObject, level), READONLY,
+    {"level", Py_T_DOUBLE, offsetof(ContainerObject, level), Py_READONLY,
      PyDoc_STR("How much there is, a float.")},
-    {"capacity", T_DOUBLE, offsetof(ContainerObject, capacity), READONLY,
+    {"capacity", Py_T_DOUBLE, offsetof(ContainerObject, capacity), Py_READONLY,
      PyDoc_STR("How much there can be, a float.")},
     {NULL, 0, 0, 0, NULL},
 };

@@ -11,8 +11,8 @@
  * first of them. `held` is how many are borrowed. The value of each Wait is its Token; without
  * one yet it is for the task that will await it.
  *
- * It has no doors: who is in an `async with` is among its borrowers, and what the collector knows
- * nothing of must not be part of that cycle. */
+ * It has no inline methods: who is in an `async with` is among its borrowers, and what the collector
+ * knows nothing of must not be part of that cycle. */
 typedef struct {
     SYNC_HEAD
     struct place place;

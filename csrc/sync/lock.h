@@ -2,20 +2,22 @@
 #ifndef SLEEPLOOP_LOCK_H
 #define SLEEPLOOP_LOCK_H
 
-#include "door.h"
+#include "inlinemethod.h"
 
 /* Holds no object but its name. `held` is 1 while a task has it,
  * and 1 more for each that will want it back when its Condition has been notified. */
 typedef struct {
     OWNED_HEAD
-    DoorObject enter, leave;
+    InlineMethodObject enter, leave;
     ModuleState *state; /* borrowed from the module, which the type keeps: asking the type for it
                            takes as long as having the lock */
     int64_t since;      /* loop time at which it got it */
 } LockObject;
 
-static PyObject *lock_enter(PyObject *door, PyObject *const *args, size_t n_args, PyObject *kwnames);
-static PyObject *lock_leave(PyObject *door, PyObject *const *args, size_t n_args, PyObject *kwnames);
+static PyObject *lock_enter(PyObject *method, PyObject *const *args, size_t n_args,
+                            PyObject *kwnames);
+static PyObject *lock_leave(PyObject *method, PyObject *const *args, size_t n_args,
+                            PyObject *kwnames);
 
 static LockObject *
 lock_new(PyTypeObject *type, const char *function, PyObject *name)
@@ -24,8 +26,8 @@ lock_new(PyTypeObject *type, const char *function, PyObject *name)
     if (lock != NULL) {
         lock->state = state_of_type(type);
         place_init(&lock->place);
-        door_init(lock->state, &lock->enter, (PyObject *)lock, lock_enter);
-        door_init(lock->state, &lock->leave, (PyObject *)lock, lock_leave);
+        inline_method_init(lock->state, &lock->enter, (PyObject *)lock, lock_enter);
+        inline_method_init(lock->state, &lock->leave, (PyObject *)lock, lock_leave);
     }
     return lock;
 }
@@ -45,7 +47,7 @@ static int
 lock_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
     LockObject *lock = (LockObject *)op;
-    int stopped = doors_traverse(&lock->enter, &lock->leave, visit, arg);
+    int stopped = inline_methods_traverse(&lock->enter, &lock->leave, visit, arg);
     return stopped ? stopped : sync_tp_traverse(op, visit, arg);
 }
 
@@ -58,7 +60,7 @@ lock_tp_dealloc(PyObject *op)
         link_remove(&lock->link);
     }
     Py_CLEAR(lock->left_by);
-    doors_drop(&lock->enter, &lock->leave);
+    inline_methods_drop(&lock->enter, &lock->leave);
     sync_free(op);
 }
 
@@ -413,10 +415,10 @@ lock_begin_block(ModuleState *state, LockObject *lock, const struct wait_kind *k
 }
 
 static PyObject *
-lock_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
+lock_enter(PyObject *method, PyObject *const *Py_UNUSED(args), size_t n_args, PyObject *kwnames)
 {
-    LockObject *lock = (LockObject *)((DoorObject *)door)->of;
-    return door_check_args("Lock.__aenter__()", 0, n_args, kwnames) == 0
+    LockObject *lock = (LockObject *)((InlineMethodObject *)method)->of;
+    return inline_method_check_args("Lock.__aenter__()", 0, n_args, kwnames) == 0
                ? lock_begin_block(lock->state, lock, &lock_enter_kind)
                : NULL;
 }
@@ -455,11 +457,11 @@ lock_leave_from_elsewhere(ModuleState *state, LockObject *lock, PyObject *exc_ty
 }
 
 static PyObject *
-lock_leave(PyObject *door, PyObject *const *args, size_t n_args, PyObject *kwnames)
+lock_leave(PyObject *method, PyObject *const *args, size_t n_args, PyObject *kwnames)
 {
-    LockObject *lock = (LockObject *)((DoorObject *)door)->of;
+    LockObject *lock = (LockObject *)((InlineMethodObject *)method)->of;
     ModuleState *state = lock->state;
-    if (door_check_args("Lock.__aexit__()", 3, n_args, kwnames) < 0) {
+    if (inline_method_check_args("Lock.__aexit__()", 3, n_args, kwnames) < 0) {
         return NULL;
     }
     TaskObject *holder = lock_holder_here(state, lock);

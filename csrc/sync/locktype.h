@@ -127,7 +127,7 @@ static PyType_Slot lock_slots[] = {
 static PyType_Spec lock_spec = {
     .name = "sleeploop.Lock",
     .basicsize = sizeof(LockObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = lock_slots,
 };
 

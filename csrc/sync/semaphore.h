@@ -2,24 +2,24 @@
 #ifndef SLEEPLOOP_SEMAPHORE_H
 #define SLEEPLOOP_SEMAPHORE_H
 
-#include "door.h"
+#include "inlinemethod.h"
 
 /* Holds no object but its name. While somebody waits, `value` is 0: a unit that comes back goes to
  * the first of them. `held` is by how much `value` is less than at first. */
 typedef struct {
     SYNC_HEAD
     struct place place;
-    DoorObject enter, leave;
+    InlineMethodObject enter, leave;
     int64_t value, initial;
     int is_bounded;
 } SemaphoreObject;
 
-static PyObject *semaphore_enter(PyObject *door, PyObject *const *args, size_t n_args,
+static PyObject *semaphore_enter(PyObject *method, PyObject *const *args, size_t n_args,
                                  PyObject *kwnames);
-static PyObject *semaphore_leave(PyObject *door, PyObject *const *args, size_t n_args,
+static PyObject *semaphore_leave(PyObject *method, PyObject *const *args, size_t n_args,
                                  PyObject *kwnames);
 
-/* Of both types: by it the doorways, which a BoundedSemaphore inherits, know them. */
+/* Of both types. */
 static PyObject *
 semaphore_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -40,8 +40,8 @@ semaphore_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     SemaphoreObject *semaphore = (SemaphoreObject *)sync_new(function, type, name);
     if (semaphore != NULL) {
         place_init(&semaphore->place);
-        door_init(state, &semaphore->enter, (PyObject *)semaphore, semaphore_enter);
-        door_init(state, &semaphore->leave, (PyObject *)semaphore, semaphore_leave);
+        inline_method_init(state, &semaphore->enter, (PyObject *)semaphore, semaphore_enter);
+        inline_method_init(state, &semaphore->leave, (PyObject *)semaphore, semaphore_leave);
         semaphore->value = semaphore->initial = initial;
         semaphore->is_bounded = is_bounded;
     }
@@ -52,7 +52,7 @@ static int
 semaphore_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
     SemaphoreObject *semaphore = (SemaphoreObject *)op;
-    int stopped = doors_traverse(&semaphore->enter, &semaphore->leave, visit, arg);
+    int stopped = inline_methods_traverse(&semaphore->enter, &semaphore->leave, visit, arg);
     return stopped ? stopped : sync_tp_traverse(op, visit, arg);
 }
 
@@ -60,7 +60,7 @@ static void
 semaphore_tp_dealloc(PyObject *op)
 {
     sync_dies(op);
-    doors_drop(&((SemaphoreObject *)op)->enter, &((SemaphoreObject *)op)->leave);
+    inline_methods_drop(&((SemaphoreObject *)op)->enter, &((SemaphoreObject *)op)->leave);
     sync_free(op);
 }
 
@@ -188,13 +188,13 @@ semaphore_release(ModuleState *state, SemaphoreObject *semaphore, const char *fu
 
 /* As of a Lock: a unit that is free is had when the block is entered. */
 static PyObject *
-semaphore_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args,
+semaphore_enter(PyObject *method, PyObject *const *Py_UNUSED(args), size_t n_args,
                 PyObject *kwnames)
 {
-    SemaphoreObject *semaphore = (SemaphoreObject *)((DoorObject *)door)->of;
+    SemaphoreObject *semaphore = (SemaphoreObject *)((InlineMethodObject *)method)->of;
     ModuleState *state = state_of_type(Py_TYPE(semaphore));
     const char *function = semaphore_enter_kind.await.function;
-    if (door_check_args("Semaphore.__aenter__()", 0, n_args, kwnames) < 0) {
+    if (inline_method_check_args("Semaphore.__aenter__()", 0, n_args, kwnames) < 0) {
         return NULL;
     }
     TaskObject *task = need_current_task_borrowed(state, function);
@@ -210,12 +210,12 @@ semaphore_enter(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args,
 }
 
 static PyObject *
-semaphore_leave(PyObject *door, PyObject *const *Py_UNUSED(args), size_t n_args,
+semaphore_leave(PyObject *method, PyObject *const *Py_UNUSED(args), size_t n_args,
                 PyObject *kwnames)
 {
-    SemaphoreObject *semaphore = (SemaphoreObject *)((DoorObject *)door)->of;
+    SemaphoreObject *semaphore = (SemaphoreObject *)((InlineMethodObject *)method)->of;
     ModuleState *state = state_of_type(Py_TYPE(semaphore));
-    if (door_check_args("Semaphore.__aexit__()", 3, n_args, kwnames) < 0
+    if (inline_method_check_args("Semaphore.__aexit__()", 3, n_args, kwnames) < 0
         || semaphore_release(state, semaphore, semaphore_enter_kind.await.function) < 0) {
         return NULL;
     }
@@ -378,12 +378,11 @@ static PyType_Slot semaphore_slots[] = {
     {0, NULL},
 };
 
-/* BASETYPE for BoundedSemaphore only; module_exec() takes it away again. */
+/* BASETYPE for BoundedSemaphore only; finish_types() takes it away again. */
 static PyType_Spec semaphore_spec = {
     .name = "sleeploop.Semaphore",
     .basicsize = sizeof(SemaphoreObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE
-             | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = semaphore_slots,
 };
 
@@ -398,7 +397,7 @@ static PyType_Slot bounded_semaphore_slots[] = {
 static PyType_Spec bounded_semaphore_spec = {
     .name = "sleeploop.BoundedSemaphore",
     .basicsize = sizeof(SemaphoreObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = bounded_semaphore_slots,
 };
 

@@ -293,6 +293,6 @@ sync_get_n_waiting(PyObject *op, void *Py_UNUSED(closure))
     {"n_waiting", sync_get_n_waiting, NULL, PyDoc_STR("How many tasks wait at it now."), NULL}
 
 #define SYNC_WEAKLIST                                                                          \
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(SyncObject, weakrefs), READONLY, NULL}
+    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(SyncObject, weakrefs), Py_READONLY, NULL}
 
 #endif /* SLEEPLOOP_SYNC_H */
