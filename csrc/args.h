@@ -319,11 +319,11 @@ speed_from_object(PyObject *obj, double *speed)
         return speed_check(SPEED_MUST, obj, *speed, 0);
     }
     PyObject *os = import_module("os");
-    PyObject *environ = os != NULL ? PyObject_GetAttrString(os, "environ") : NULL;
-    PyObject *text = environ != NULL
-                         ? PyObject_CallMethod(environ, "get", "ss", "SLEEPLOOP_SPEED", "")
+    PyObject *variables = os != NULL ? PyObject_GetAttrString(os, "environ") : NULL;
+    PyObject *text = variables != NULL
+                         ? PyObject_CallMethod(variables, "get", "ss", "SLEEPLOOP_SPEED", "")
                          : NULL;
-    Py_XDECREF(environ);
+    Py_XDECREF(variables);
     Py_XDECREF(os);
     if (text == NULL) {
         return -1;

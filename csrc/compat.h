@@ -2,6 +2,28 @@
  *
  * The only file that may ask for PY_VERSION_HEX. Everything else is written
  * against the newest names; what an older version lacks is defined here.
+ *
+ * What is CPython's own and documented nowhere, or as subject to change, is used here and where
+ * this says, and was looked up in the headers of the versions named; a new version means to look
+ * again.
+ *
+ *   PyThreadState.id                                here                             3.11 to 3.15
+ *   .cframe->current_frame (3.12), .current_frame   here: compat_running_code()      3.12, 3.13
+ *   PyUnstable_InterpreterFrame_GetCode, _GetLasti  likewise                         3.12, 3.13
+ *   PyCodeObject._co_firsttraceable                 likewise                         3.12, 3.13
+ *   PyGenObject.gi_frame_state and its values       here: compat_coro_state()        3.11 to 3.13
+ *   _Py_NewReference(), where references are
+ *     counted or traced; and that a reference
+ *     count of 0 can be set, and set to 1           here, inlinemethod.h             3.11 to 3.15
+ *   a type's tp_flags, written before it is used    here: PyType_Freeze();           3.11 to 3.13
+ *     BASETYPE is taken away                        finish_types()                   3.11 to 3.15
+ *   PyStopIterationObject.value                     trap.h, task.h                   3.11 to 3.15
+ *   PyBaseExceptionObject and its args, traceback,
+ *     context; a struct that begins with one        objects.h, cancelled.h,
+ *                                                   failure.h, interrupt.h           3.11 to 3.15
+ *   tp_members of a struct sequence's type          sequence.h                       3.11 to 3.15
+ *   slots that a type of CPython fills in:
+ *     those of BaseException                        cancelled.h                      3.11 to 3.15
  */
 #ifndef SLEEPLOOP_COMPAT_H
 #define SLEEPLOOP_COMPAT_H

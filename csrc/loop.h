@@ -76,7 +76,7 @@ check_coroutines(ModuleState *state, PyObject *coros)
     if (n < 2) {
         return 0;
     }
-    PyObject **sorted = PyMem_New(PyObject *, n);
+    PyObject **sorted = PyMem_New(PyObject *, (size_t)n);
     if (sorted == NULL) {
         PyErr_NoMemory();
         return -1;

@@ -114,7 +114,7 @@ static int
 shuffle_fill(struct shuffle *shuffle, PyObject *choices)
 {
     Py_ssize_t n = PyTuple_GET_SIZE(choices);
-    shuffle->choices = PyMem_New(uint16_t, n > 0 ? n : 1);
+    shuffle->choices = PyMem_New(uint16_t, n > 0 ? (size_t)n : 1);
     if (shuffle->choices == NULL) {
         PyErr_NoMemory();
         return -1;

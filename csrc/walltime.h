@@ -42,18 +42,18 @@ walltime_init(ModuleState *state)
         return -1;
     }
     int rc = -1;
-    PyObject *timezone = PyObject_GetAttrString(module, "timezone");
+    PyObject *timezone_type = PyObject_GetAttrString(module, "timezone");
     state->datetime_type = PyObject_GetAttrString(module, "datetime");
     state->timedelta_type = PyObject_GetAttrString(module, "timedelta");
-    if (timezone != NULL && state->datetime_type != NULL && state->timedelta_type != NULL) {
-        state->utc = PyObject_GetAttrString(timezone, "utc");
+    if (timezone_type != NULL && state->datetime_type != NULL && state->timedelta_type != NULL) {
+        state->utc = PyObject_GetAttrString(timezone_type, "utc");
     }
     if (state->utc != NULL) {
         state->epoch = PyObject_CallFunction(state->datetime_type, "iiiiiiiO", 1970, 1, 1, 0, 0, 0,
                                              0, state->utc);
         rc = state->epoch != NULL ? 0 : -1;
     }
-    Py_XDECREF(timezone);
+    Py_XDECREF(timezone_type);
     Py_DECREF(module);
     return rc;
 }

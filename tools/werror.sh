@@ -3,6 +3,7 @@
 #
 # Compile the extension with gcc and clang, each with and without assertions and with both ways of
 # waiting, so that no `#if` hides a warning. Optimised: some warnings need the optimiser's analysis.
+# CPython's headers are the system's: their inline functions warn of conversions.
 
 set -u
 python=$1
@@ -19,8 +20,9 @@ for compiler in gcc clang; do
         for idle in '' -DSLEEPLOOP_PORTABLE_IDLE=1; do
             echo "$compiler $assertions $idle"
             # shellcheck disable=SC2086  # $idle may be no argument at all
-            $compiler -std=c11 -fvisibility=hidden -Wall -Wextra -Werror -O2 -fPIC -I"$include" \
-                $assertions $idle -c _sleeploop.c -o /dev/null || failed=1
+            $compiler -std=c11 -fvisibility=hidden -Wall -Wextra -Wconversion -Wshadow -Werror -O2 \
+                -fPIC -isystem "$include" $assertions $idle -c _sleeploop.c -o /dev/null ||
+                failed=1
         done
     done
 done

@@ -144,7 +144,9 @@ lock_own(LockObject *lock, TaskObject *task)
 {
     assert(lock->owner == 0);
     TaskObject *owner = task->flags & TASK_ACTS ? task_owner_borrowed(task) : task;
-    owner->locks += owner->locks < LOCKS_MANY;
+    if (owner->locks < LOCKS_MANY) {
+        owner->locks++;
+    }
     lock->owner = task_owner_number(task);
     lock->held++;
     lock->turn++;

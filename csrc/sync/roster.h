@@ -146,7 +146,7 @@ roster_put(struct roster *r, TokenObject *token, enum token_state state)
         roster_set_held(r, token);
     }
     else {
-        token->state = state;
+        token->state = (uint8_t)state;
     }
 }
 
