@@ -54,6 +54,7 @@ static PyMethodDef module_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, open_channel_doc},
     {"_park", module_py_park, METH_NOARGS, park_doc},
     {"_park_for_thread", module_py_park_for_thread, METH_NOARGS, park_for_thread_doc},
+    {"_has_failed", module_py_has_failed, METH_O, has_failed_doc},
     {"_wait_done", module_py_wait_done, METH_O, wait_done_doc},
     {"_watch", module_py_watch, METH_O, watch_doc},
     {"_unwatch", module_py_unwatch, METH_O, unwatch_doc},

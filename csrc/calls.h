@@ -1,4 +1,4 @@
-/* calls.h: what other threads have given the loop to call. */
+/* calls.h: what the loop has been given to call, by other threads or for tasks that have ended. */
 #ifndef SLEEPLOOP_CALLS_H
 #define SLEEPLOOP_CALLS_H
 
@@ -18,6 +18,22 @@ call_pack(PyObject *context, PyObject *const *args, Py_ssize_t n_args)
     return call;
 }
 
+/* 0 if the loop takes calls from outside: until the first moment at which no task is left. */
+static int
+loop_check_accepts(LoopObject *loop, const char *function)
+{
+    if (loop_check_usable(loop, function) < 0) {
+        return -1;
+    }
+    if (loop->refuses) {
+        PyErr_Format(loop->state->LoopClosedError,
+                     "%s: the run is over: it makes the calls that it was given, and takes no more",
+                     function);
+        return -1;
+    }
+    return 0;
+}
+
 /* Has the loop call a function, soon and in its own thread. From any thread, with the GIL.
  * new_list: an empty one, for the first call; made before the loop was found to be usable, as that
  * may collect (3.11). 0, or -1 with MemoryError. Beware: as loop_tell_driver(). */
@@ -35,6 +51,21 @@ loop_add_call(LoopObject *loop, PyObject *call, PyObject *new_list)
     return 0;
 }
 
+/* What the function returns; NULL with an exception. Beware: arbitrary Python. */
+static PyObject *
+call_make(PyObject *call)
+{
+    if (call_check(call) < 0 || PyContext_Enter(PyTuple_GET_ITEM(call, 0)) < 0) {
+        return NULL;
+    }
+    PyObject *done = PyObject_Vectorcall(PyTuple_GET_ITEM(call, 1), &PyTuple_GET_ITEM(call, 2),
+                                         (size_t)PyTuple_GET_SIZE(call) - 2, NULL);
+    if (PyContext_Exit(PyTuple_GET_ITEM(call, 0)) < 0) {
+        Py_CLEAR(done);
+    }
+    return done;
+}
+
 /* Calls what is there now, in order; an error ends the run, as a signal handler's does.
  * Beware: arbitrary Python. */
 COLD static void
@@ -42,16 +73,10 @@ loop_run_calls(LoopObject *loop)
 {
     PyObject *calls = loop->calls;
     loop->calls = NULL;
+    loop->callbacks_due = 0;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(calls); i++) {
         PyObject *call = Py_NewRef(PyList_GET_ITEM(calls, i));
-        PyObject *context = PyTuple_GET_ITEM(call, 0), *done = NULL;
-        if (PyContext_Enter(context) == 0) {
-            done = PyObject_Vectorcall(PyTuple_GET_ITEM(call, 1), &PyTuple_GET_ITEM(call, 2),
-                                       (size_t)PyTuple_GET_SIZE(call) - 2, NULL);
-            if (PyContext_Exit(context) < 0) {
-                Py_CLEAR(done);
-            }
-        }
+        PyObject *done = call_make(call);
         if (done == NULL) {
             loop_take_error(loop);
         }

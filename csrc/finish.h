@@ -4,6 +4,7 @@
 #ifndef SLEEPLOOP_FINISH_H
 #define SLEEPLOOP_FINISH_H
 
+#include "callbacks.h"
 #include "pending.h"
 #include "waitobject.h"
 
@@ -194,6 +195,24 @@ loop_abandon_scope(LoopObject *loop, ScopeObject *scope)
     Py_DECREF(scope);
 }
 
+static void loop_take_error(LoopObject *loop);
+
+/* The task has ended, and that means something to others than those who wait for it. */
+COLD static void
+loop_tell_end(LoopObject *loop, TaskObject *task)
+{
+    if (!(task->flags & TASK_HIDDEN)) {
+        PyObject *saved = PyErr_GetRaisedException();
+        if (callbacks_fall_due(loop, task) < 0) {
+            loop_take_error(loop);
+        }
+        PyErr_SetRaisedException(saved);
+    }
+    else if (--loop->closers == 0 && loop->has_left_locks) {
+        loop_break_left_locks(loop);
+    }
+}
+
 /* The end of a task that is in no ring: its outcome reaches those who wait. Steals
  * payload. Beware: may run arbitrary Python, and the task may be gone afterwards. */
 static void
@@ -253,8 +272,8 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
     if (task->locks > 0 && loop->phase != LOOP_CLOSED) {
         loop_leave_locks(loop, task);  /* now that its failure has cancelled whom it cancels */
     }
-    if (task->flags & TASK_CLOSER && --loop->closers == 0 && loop->has_left_locks) {
-        loop_break_left_locks(loop);
+    if (task->flags & (TASK_CLOSER | TASK_CALLS_BACK)) {
+        loop_tell_end(loop, task);
     }
     if (loop->current == task) {
         loop->current = NULL;  /* what dies with the task must not find it */

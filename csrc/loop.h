@@ -205,6 +205,7 @@ loop_tp_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(loop->unlisted);
     Py_VISIT(loop->asyncgens);
     Py_VISIT(loop->interrupts);
+    Py_VISIT(loop->callbacks);
     Py_VISIT(loop->created);
     Py_VISIT(loop->calls);
     Py_VISIT(loop->streams);
@@ -225,6 +226,7 @@ loop_tp_clear(PyObject *op)
     Py_CLEAR(loop->unlisted);
     Py_CLEAR(loop->asyncgens);
     Py_CLEAR(loop->interrupts);
+    Py_CLEAR(loop->callbacks);
     Py_CLEAR(loop->created);
     Py_CLEAR(loop->calls);
     Py_CLEAR(loop->streams);

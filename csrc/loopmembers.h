@@ -106,22 +106,6 @@ loop_py_tasks(PyObject *op, PyObject *Py_UNUSED(ignored))
     return tasks;
 }
 
-/* 0 if the loop takes calls from outside: until the first moment at which no task is left. */
-static int
-loop_check_accepts(LoopObject *loop, const char *function)
-{
-    if (loop_check_usable(loop, function) < 0) {
-        return -1;
-    }
-    if (loop->refuses) {
-        PyErr_Format(loop->state->LoopClosedError,
-                     "%s: the run is over: it makes the calls that it was given, and takes no more",
-                     function);
-        return -1;
-    }
-    return 0;
-}
-
 /* Has the loop call args[0] with the others. check: whether it takes calls. None, or NULL with an
  * exception. Beware: see loop_add_call(). */
 static PyObject *

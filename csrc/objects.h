@@ -49,7 +49,8 @@ enum task_flags {
     TASK_TORN = 1 << 12,        /* a block that it had entered has been left by somebody else */
     TASK_LIMITED = 1 << 13,     /* its scope has SCOPE_LIMITED */
     TASK_LATE = 1 << 14,        /* it has seen at an await that such a deadline has passed */
-    TASK_CLOSER = 1 << 15,      /* it closes an async generator; counted in loop->closers */
+    TASK_CLOSER = 1 << 15,      /* hidden: it closes an async generator; counted in loop->closers */
+    TASK_CALLS_BACK = 1 << 15,  /* not hidden: it has some of loop->callbacks; as no flag is left */
 };
 
 struct TaskObject {
@@ -421,6 +422,8 @@ struct LoopObject {
     uint8_t wall_is_system; /* now() is the system's wall clock */
     uint8_t debug;          /* each task remembers where it was made; slow steps are logged */
     uint8_t has_left_locks; /* some of `locks` may have been left by a task that has ended */
+    uint8_t callbacks_due;  /* some of `calls` are of tasks that have ended: they come before time
+                               passes, and before those who waited for the tasks */
     PyThreadState *tstate;  /* borrowed: the thread that runs the loop, or NULL */
     uint64_t tstate_id;     /* of tstate: after a fork another thread may have its address */
     struct link begun;      /* in the module's ring of that name */
@@ -433,7 +436,8 @@ struct LoopObject {
     struct link live;       /* every unfinished task, owned, in order of creation */
     TaskObject *found;      /* borrowed: the one of them that loop_find_task() found last, or NULL */
     size_t live_waited;     /* live tasks that the run waits for: no daemons */
-    PyObject *calls;        /* owned list of what call_soon_threadsafe() was given; NULL: nothing */
+    PyObject *calls;        /* owned list of what is to be called in the next pass: what
+                               call_soon_threadsafe() was given, callbacks; NULL: nothing */
     struct shuffle *shuffle; /* owned; NULL: first in, first out */
     struct trace *trace;    /* owned, see trace.h; NULL: not traced */
     struct link locks;      /* the Locks that its tasks use, borrowed */
@@ -473,6 +477,8 @@ struct LoopObject {
     uint64_t next_asyncgen;
     PyObject *interrupts;   /* owned dict: task's number -> list of the Interrupts that it gets at
                                its next awaits, if there are any; NULL: none yet */
+    PyObject *callbacks;    /* owned dict: task's number -> list of calls that are to be made when
+                               it has ended, if there are any; NULL: none yet */
     PyObject *created;      /* owned dict, in a debug run: task's number -> StackSummary */
     PyObject *weakrefs;
 

@@ -177,9 +177,16 @@ static inline void
 loop_run_batch(LoopObject *loop)
 {
     for (size_t n = loop->ready_len; n > 0 && !loop->abandoned; n--) {
-        struct link *next = loop->shuffle == NULL
-                                ? ring_pop(&loop->ready)
-                                : shuffle_pop(loop->shuffle, &loop->ready, loop->ready_len);
+        struct link *next;
+        if (loop->shuffle == NULL) {
+            next = ring_pop(&loop->ready);
+        }
+        else if (loop->callbacks_due) {
+            break;  /* first, or one who has waited for the task could be drawn */
+        }
+        else {
+            next = shuffle_pop(loop->shuffle, &loop->ready, loop->ready_len);
+        }
         TaskObject *task = TASK_OF_LINK(next);
         loop->ready_len--;
         loop_run_task(loop, task);
@@ -210,7 +217,7 @@ loop_pass(LoopObject *loop)
     if (loop->wall_sleepers > 0) {
         loop_look_at_wall(loop);
     }
-    if (loop->ready_len == 0) {
+    if (loop->ready_len == 0 && !loop->callbacks_due) {
         loop_idle(loop);
     }
     loop_wake_due(loop);

@@ -47,6 +47,19 @@ module_py_wait_done(PyObject *module, PyObject *task)
                : NULL;
 }
 
+PyDoc_STRVAR(has_failed_doc,
+"_has_failed($module, task, /)\n--\n\n"
+"Whether a task has ended by an exception, which nobody has seen by that.\n");
+
+static PyObject *
+module_py_has_failed(PyObject *module, PyObject *op)
+{
+    ModuleState *state = PyModule_GetState(module);
+    return need_type("_has_failed()", state->TaskType, op) == 0
+               ? PyBool_FromLong(((TaskObject *)op)->state == TASK_FAILED)
+               : NULL;
+}
+
 PyDoc_STRVAR(watch_doc,
 "_watch($module, coro, /)\n--\n\n"
 "Run a coroutine in a task that nobody sees and nothing cancels, not even the end of\n"
@@ -286,6 +299,9 @@ pool_call_ends(PyObject *capsule)
     LoopObject *loop = PyCapsule_GetPointer(capsule, POOL_CALL);
     if (loop->pool.calls > 0) {  /* else it was a call for the pool of the process before a fork */
         loop->pool.calls--;
+        if (loop->idling) {  /* perhaps for nothing else: see loop_may_be_woken() */
+            idle_wake(&loop->idle);
+        }
     }
     Py_DECREF(loop);
 }

@@ -337,6 +337,9 @@ loop_drive_to(LoopObject *loop, enum loop_goal goal, const TaskObject *task, uin
         }
         loop_pass(loop);
     }
+    if (goal == GOAL_TASK && loop->callbacks_due) {
+        loop_run_calls(loop);  /* whoever waits for a task finds its callbacks made */
+    }
 }
 
 /* Whether the run has to end in the call that is under way. A Ctrl-C that came in the last pass,

@@ -2,7 +2,7 @@
 #ifndef SLEEPLOOP_TASKTYPE_H
 #define SLEEPLOOP_TASKTYPE_H
 
-#include "interrupt.h"
+#include "calls.h"
 #include "taskinfo.h"
 
 static int
@@ -180,6 +180,108 @@ task_py_interrupt(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObje
     Py_RETURN_TRUE;
 }
 
+/* ---- callbacks ------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(task_add_done_callback_doc,
+"add_done_callback($self, fn, *, context=None)\n--\n\n"
+"Have the loop call fn(task) when the task has finished, or soon if it has already.\n"
+"\n"
+"It is called in the loop's next pass, in the loop's thread: after the step in which the\n"
+"task ends, at the same loop time, before any task that was waiting for it goes on.\n"
+"Callbacks are called in the order in which they were added, each as often as it was,\n"
+"also at the end of the run. What one returns is dropped; what it raises ends the run.\n"
+"\n"
+"context: a contextvars.Context to call it in; None: a copy of the current one, made now.\n"
+"\n"
+"Raises TypeError for what cannot be called, LoopClosedError after the run, and RuntimeError\n"
+"in another thread than the one that runs the loop.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def main():\n"
+"...     task = sleeploop.create_task(sleeploop.sleep(2, 'tea'))\n"
+"...     task.add_done_callback(lambda task: print(task.result(), sleeploop.current_time()))\n"
+"...     await task\n"
+"...     print('drunk')\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"tea 2.0\n"
+"drunk\n");
+
+static PyObject *
+task_py_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t n_args,
+                          PyObject *kwnames)
+{
+    static const char *const names[] = {"fn", "context", NULL};
+    const char *function = "add_done_callback()";
+    TaskObject *task = (TaskObject *)op;
+    PyObject *given[2], *context, *call = NULL, *new_list = NULL;
+    if (args_parse(function, names, 1, 1, args, n_args, kwnames, given) < 0
+        || context_from_object(given[1], &context) < 0) {
+        return NULL;
+    }
+    if (!PyCallable_Check(given[0])) {
+        raise_about(PyExc_TypeError, "%s takes a function, not %U%s", function, given[0], "");
+        return NULL;
+    }
+    LoopObject *loop = (LoopObject *)Py_XNewRef(task->loop);
+    if (loop == NULL || task->flags & TASK_HIDDEN) {
+        PyErr_Format(PyExc_RuntimeError, "%s: this task is the loop's own, or garbage", function);
+        Py_XDECREF(loop);
+        return NULL;
+    }
+    context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    call = context != NULL ? PyTuple_Pack(3, context, given[0], op) : NULL;
+    new_list = call != NULL ? PyList_New(0) : NULL;
+    int rc = -1;
+    if (new_list != NULL && callbacks_prepare(loop) == 0
+        && loop_check_accepts(loop, function) == 0  /* after all that may collect */
+        && loop_need_thread(loop, function) == 0) {
+        if (!task_done(task)) {
+            rc = callbacks_add(loop, task, call, new_list);
+        }
+        else {
+            rc = loop_add_call(loop, call, new_list);
+            loop->callbacks_due = loop->calls != NULL;  /* its driver may have had it made */
+        }
+    }
+    Py_XDECREF(new_list);
+    Py_XDECREF(call);
+    Py_XDECREF(context);
+    Py_DECREF(loop);
+    return rc == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+PyDoc_STRVAR(task_remove_done_callback_doc,
+"remove_done_callback($self, fn, /)\n--\n\n"
+"Take back what add_done_callback() was given: all that equals fn, and has not fallen due by\n"
+"the task's end. Return how many there were, an int.\n"
+"\n"
+"Raises RuntimeError in another thread than the one that runs the loop.\n"
+"\n"
+">>> import math, sleeploop\n"
+">>> async def main():\n"
+"...     task = sleeploop.create_task(sleeploop.sleep(2))\n"
+"...     task.add_done_callback(print)\n"
+"...     return task.remove_done_callback(print), task.remove_done_callback(print)\n"
+">>> sleeploop.run(main(), speed=math.inf)\n"
+"(1, 0)\n");
+
+static PyObject *
+task_py_remove_done_callback(PyObject *op, PyObject *fn)
+{
+    TaskObject *task = (TaskObject *)op;
+    LoopObject *loop = task->loop;
+    if (loop == NULL || loop->callbacks == NULL) {
+        return PyLong_FromLong(0);
+    }
+    if (loop_need_thread(loop, "remove_done_callback()") < 0) {
+        return NULL;
+    }
+    Py_INCREF(loop);
+    Py_ssize_t n = callbacks_remove(loop, task, fn);
+    Py_DECREF(loop);
+    return n >= 0 ? PyLong_FromSsize_t(n) : NULL;
+}
+
 /* ---- asyncio's names for attributes ----------------------------------------------------------- */
 
 static PyObject *
@@ -332,6 +434,9 @@ static PyMethodDef task_methods[] = {
     {"interrupt", (PyCFunction)(void (*)(void))task_py_interrupt, METH_FASTCALL | METH_KEYWORDS,
      task_interrupt_doc},
     {"cancelled", task_py_cancelled, METH_NOARGS, task_cancelled_doc},
+    {"add_done_callback", (PyCFunction)(void (*)(void))task_py_add_done_callback,
+     METH_FASTCALL | METH_KEYWORDS, task_add_done_callback_doc},
+    {"remove_done_callback", task_py_remove_done_callback, METH_O, task_remove_done_callback_doc},
     {"get_name", task_py_get_name, METH_NOARGS, PyDoc_STR("get_name($self, /)\n--\n\nIts `name`.")},
     {"set_name", task_py_set_name, METH_O,
      PyDoc_STR("set_name($self, name, /)\n--\n\nSet its `name`, a str, or None for the default.")},

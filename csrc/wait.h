@@ -47,7 +47,8 @@ loop_may_be_woken(LoopObject *loop)
 {
     int is_real = loop->clock.mode != CLOCK_VIRTUAL;
     int threads = is_real && !loop->refuses && other_threads_may_act(loop->state, loop->tstate);
-    int signals = 0;
+    /* Of the pool's calls nobody may wait for the outcome, but their tokens come back. */
+    int will_be = loop->pool.calls > 0 && !thread_is_alone(loop->tstate);
     loop->hopes = 0;
     for (struct link *l = loop->live.next; l != &loop->live; l = l->next) {
         enum outside outside = task_outside(TASK_OF_REGISTERED(l));
@@ -55,14 +56,12 @@ loop_may_be_woken(LoopObject *loop)
             loop->hopes = 1;
             return 1;
         }
-        if (outside == OUTSIDE_WORK || (outside == OUTSIDE_SIGNAL && is_real)) {
-            if (!threads) {
-                return 1;
-            }
-            signals = 1;
+        will_be = will_be || outside == OUTSIDE_WORK || (outside == OUTSIDE_SIGNAL && is_real);
+        if (will_be && !threads) {
+            return 1;
         }
     }
-    if (signals) {
+    if (will_be) {
         return 1;
     }
     if (!is_real && loop->phase != LOOP_RUNNING) {

@@ -79,12 +79,16 @@ from sleeploop._asyncio_names import all_tasks
 from sleeploop._combine import as_completed, gather, wait_for
 from sleeploop._deadlocks import find_deadlocks
 from sleeploop._first_of import all_of, first_of
-from sleeploop._threads import to_thread
+from sleeploop._threads import run_sync_in_thread, to_thread
 from sleeploop._tree import format_tasks
+from sleeploop._wait import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, shield, wait
 
 __version__ = "0.1.0"  # the one place that says it
 
 __all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
     "Barrier",
     "BoundedSemaphore",
     "BrokenBarrierError",
@@ -149,11 +153,14 @@ __all__ = [
     "move_on_at",
     "open_channel",
     "run",
+    "run_sync_in_thread",
+    "shield",
     "sleep",
     "sleep_forever",
     "sleep_until",
     "timeout",
     "timeout_at",
     "to_thread",
+    "wait",
     "wait_for",
 ]

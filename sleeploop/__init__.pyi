@@ -21,6 +21,8 @@ from typing import (
     SupportsIndex,
     TypeAlias,
     TypeVar,
+    TypeVarTuple,
+    Unpack,
     final,
     overload,
     type_check_only,
@@ -32,6 +34,9 @@ from typing_extensions import disjoint_base
 from sleeploop.tracing import Trace
 
 __all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
     "Barrier",
     "BoundedSemaphore",
     "BrokenBarrierError",
@@ -96,16 +101,20 @@ __all__ = [
     "move_on_at",
     "open_channel",
     "run",
+    "run_sync_in_thread",
+    "shield",
     "sleep",
     "sleep_forever",
     "sleep_until",
     "timeout",
     "timeout_at",
     "to_thread",
+    "wait",
     "wait_for",
 ]
 
 _P = ParamSpec("_P")
+_Ts = TypeVarTuple("_Ts")
 _T = TypeVar("_T")
 _T1 = TypeVar("_T1")
 _T2 = TypeVar("_T2")
@@ -189,6 +198,10 @@ class Task(Awaitable[_T_co]):
     def cancelled(self) -> bool: ...
     def result(self) -> _T_co: ...
     def exception(self) -> BaseException | None: ...
+    def add_done_callback(
+        self, fn: Callable[[Task[Any]], object], *, context: Context | None = None
+    ) -> None: ...
+    def remove_done_callback(self, fn: Callable[[Task[Any]], object], /) -> int: ...
     def get_name(self) -> str: ...
     def set_name(self, name: str | None, /) -> None: ...
     def get_coro(self) -> Coroutine[Any, Any, _T_co]: ...
@@ -893,6 +906,26 @@ class _Done(dict[Any, Any]):
 
 def first_of(*aws: _Awaitable[Any]) -> Coroutine[Any, Any, _Done]: ...
 def all_of(*aws: _Awaitable[Any]) -> Coroutine[Any, Any, _Done]: ...
+
+FIRST_COMPLETED: Final = "FIRST_COMPLETED"
+FIRST_EXCEPTION: Final = "FIRST_EXCEPTION"
+ALL_COMPLETED: Final = "ALL_COMPLETED"
+
+def wait(
+    aws: Iterable[Task[_T]],
+    *,
+    timeout: _Delay = None,
+    return_when: Literal["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"] = ...,
+) -> Coroutine[Any, Any, tuple[set[Task[_T]], set[Task[_T]]]]: ...
+def shield(aw: _Awaitable[_T]) -> Task[_T]: ...
+def run_sync_in_thread(
+    function: Callable[[Unpack[_Ts]], _T],
+    /,
+    *args: *_Ts,
+    abandon_on_cancel: bool = False,
+    limiter: CapacityLimiter | None = None,
+    name: str | None = None,
+) -> Coroutine[Any, Any, _T]: ...
 async def to_thread(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T: ...
 def find_deadlocks(loop: SleepingLoop | None = None) -> list[DeadlockError]: ...
 def format_tasks(loop: SleepingLoop | None = None, *, limit: SupportsIndex | None = 100) -> str: ...

@@ -51,7 +51,8 @@ from typing import IO, NoReturn
 
 from . import (
     clear_caches,
-    oom_channels,  # noqa: F401 - adds its scenarios
+    oom_callbacks,  # noqa: F401 - adds its scenarios
+    oom_channels,  # noqa: F401
     oom_conditions,  # noqa: F401
     oom_driving,  # noqa: F401
     oom_orders,  # noqa: F401
