@@ -213,7 +213,7 @@ async def to_thread(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.
 
 
 def run_sync_in_thread(
-    function: Callable[[Unpack[_Ts]], _T],
+    function: Callable[..., _T],
     /,
     *args: Any,
     abandon_on_cancel: bool = False,
