@@ -15,6 +15,7 @@ static struct PyModuleDef sleeploop_module;
 #include "csrc/sync/condition.h"
 #include "csrc/sync/container.h"
 #include "csrc/sync/event.h"
+#include "csrc/sync/future.h"
 #include "csrc/sync/limitertype.h"
 #include "csrc/sync/locktype.h"
 #include "csrc/sync/queuetype.h"
@@ -165,6 +166,7 @@ static const struct {
     {&inline_method_spec, AT(InlineMethodType), 0},
     {&inline_descr_spec, AT(InlineDescrType), 0},
     {&event_spec, AT(EventType), 1},
+    {&future_spec, AT(FutureType), 1},
     {&lock_spec, AT(LockType), 1},
     {&condition_spec, AT(ConditionType), 1},
     {&barrier_spec, AT(BarrierType), 1},

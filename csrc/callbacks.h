@@ -7,6 +7,7 @@
 #define SLEEPLOOP_CALLBACKS_H
 
 #include "cancel.h"
+#include "task.h"
 
 /* 0 if it is (context, function, *arguments); else -1 with a SystemError: somebody has got hold of
  * a list of them by the collector, and changed it. */
@@ -89,6 +90,26 @@ callbacks_equal(PyObject *list, PyObject *function)
     return equal;
 }
 
+/* Takes those out of the list they were in. How many were still there, or -1 with an exception. */
+static Py_ssize_t
+callbacks_take_out(PyObject *list, PyObject *gone)
+{
+    Py_ssize_t n = 0;
+    for (Py_ssize_t k = PyList_GET_SIZE(gone); k > 0; k--) {
+        Py_ssize_t i = PyList_GET_SIZE(list) - 1;
+        while (i >= 0 && PyList_GET_ITEM(list, i) != PyList_GET_ITEM(gone, k - 1)) {
+            i--;
+        }
+        if (i >= 0) {  /* else it was taken away while they were compared */
+            if (PyList_SetSlice(list, i, i + 1, NULL) < 0) {
+                return -1;
+            }
+            n++;
+        }
+    }
+    return n;
+}
+
 /* Takes the task's calls of such a function back. How many there were, or -1 with an exception.
  * Beware: as callbacks_equal(). */
 static Py_ssize_t
@@ -98,20 +119,9 @@ callbacks_remove(LoopObject *loop, TaskObject *task, PyObject *function)
     PyObject *list = callbacks_get(loop, number);
     PyObject *gone = list != NULL ? callbacks_equal(list, function) : NULL;
     PyObject *now = gone != NULL ? callbacks_get(loop, number) : NULL;
-    Py_ssize_t n = PyErr_Occurred() ? -1 : 0;
-    for (Py_ssize_t k = now == list && list != NULL ? PyList_GET_SIZE(gone) : 0; k > 0; k--) {
-        Py_ssize_t i = PyList_GET_SIZE(list) - 1;
-        while (i >= 0 && PyList_GET_ITEM(list, i) != PyList_GET_ITEM(gone, k - 1)) {
-            i--;
-        }
-        if (i >= 0) {  /* else it was taken away while they were compared */
-            if (PyList_SetSlice(list, i, i + 1, NULL) < 0) {
-                n = -1;
-                break;
-            }
-            n++;
-        }
-    }
+    Py_ssize_t n = PyErr_Occurred()               ? -1
+                   : list != NULL && now == list ? callbacks_take_out(list, gone)
+                                                 : 0;  /* none, or they have fallen due */
     if (n > 0 && PyList_GET_SIZE(list) == 0) {
         task->flags &= (uint16_t)~TASK_CALLS_BACK;
         n = PyDict_DelItem(loop->callbacks, number) == 0 ? n : -1;
@@ -123,7 +133,24 @@ callbacks_remove(LoopObject *loop, TaskObject *task, PyObject *function)
     return n;
 }
 
-/* The task has ended: its callbacks join what the loop is to call. 0, or -1 with an exception. */
+/* What they were added to has come to its end: they join what the loop is to call, for the next
+ * pass. list: borrowed, and nobody else's from now on. 0, or -1 with MemoryError. */
+static int
+calls_fall_due(LoopObject *loop, PyObject *list)
+{
+    int rc = 0;
+    if (loop->calls == NULL) {
+        loop->calls = Py_NewRef(list);
+    }
+    else {
+        Py_ssize_t n = PyList_GET_SIZE(loop->calls);
+        rc = PyList_SetSlice(loop->calls, n, n, list);
+    }
+    loop->callbacks_due = 1;
+    return rc;
+}
+
+/* The task has ended. 0, or -1 with an exception. */
 COLD static int
 callbacks_fall_due(LoopObject *loop, TaskObject *task)
 {
@@ -132,18 +159,38 @@ callbacks_fall_due(LoopObject *loop, TaskObject *task)
     task->flags &= (uint16_t)~TASK_CALLS_BACK;
     if (list != NULL) {
         (void)PyDict_DelItem(loop->callbacks, number);
-        if (loop->calls == NULL) {
-            loop->calls = Py_NewRef(list);
-        }
-        else {
-            Py_ssize_t n = PyList_GET_SIZE(loop->calls);
-            (void)PyList_SetSlice(loop->calls, n, n, list);
-        }
-        loop->callbacks_due = 1;
+        (void)calls_fall_due(loop, list);
     }
     Py_XDECREF(list);
     Py_XDECREF(number);
     return PyErr_Occurred() ? -1 : 0;
+}
+
+/* What add_done_callback(fn, *, context=None) of an object was given, as a call of fn(op); and an
+ * empty list, in case there is none yet to put it into. New references; NULL with an exception.
+ * Beware: may collect (3.11). */
+static PyObject *
+callback_from_args(const char *function, PyObject *op, PyObject *const *args, Py_ssize_t n_args,
+                   PyObject *kwnames, PyObject **new_list)
+{
+    static const char *const names[] = {"fn", "context", NULL};
+    PyObject *given[2], *context;
+    if (args_parse(function, names, 1, 1, args, n_args, kwnames, given) < 0
+        || context_from_object(given[1], &context) < 0) {
+        return NULL;
+    }
+    if (!PyCallable_Check(given[0])) {
+        raise_about(PyExc_TypeError, "%s takes a function, not %U%s", function, given[0], "");
+        return NULL;
+    }
+    context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    PyObject *call = context != NULL ? PyTuple_Pack(3, context, given[0], op) : NULL;
+    *new_list = call != NULL ? PyList_New(0) : NULL;
+    if (*new_list == NULL) {
+        Py_CLEAR(call);
+    }
+    Py_XDECREF(context);
+    return call;
 }
 
 #endif /* SLEEPLOOP_CALLBACKS_H */

@@ -38,11 +38,11 @@ cancelled_error_new(ModuleState *state, ScopeObject *scope)
     return exc;
 }
 
-/* Likewise, raised in somebody who asks for the result of a task that was cancelled. */
+/* Likewise, raised in somebody who asks for the result of what was cancelled. Steals message, or
+ * passes its error on. */
 static void
-raise_task_cancelled(ModuleState *state, PyObject *name, ScopeObject *scope)
+raise_cancelled_steal(ModuleState *state, PyObject *message, ScopeObject *scope)
 {
-    PyObject *message = PyUnicode_FromFormat("task %R was cancelled", name);
     PyObject *exc = message != NULL ? PyObject_CallOneArg(state->CancelledError, message) : NULL;
     Py_XDECREF(message);
     if (exc != NULL) {

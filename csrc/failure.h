@@ -27,23 +27,21 @@ context_leads_to(PyObject *error, PyObject *exc)
     return error != NULL;
 }
 
-/* The task has just failed, with its payload. */
 static inline void
-task_keep_raised(TaskObject *task)
+raised_keep(struct raised *raised, PyObject *exc)
 {
-    task->raised.traceback = PyException_GetTraceback(task->payload);
-    task->raised.context = PyException_GetContext(task->payload);
+    raised->traceback = PyException_GetTraceback(exc);
+    raised->context = PyException_GetContext(exc);
 }
 
-/* Makes the exception of a task that failed again what it was then. Beware: the frames that it
- * held since may go, and run Python. */
+/* Makes the exception again what it was then. Beware: the frames that it held since may go, and run
+ * Python. */
 static void
-task_restore_raised(TaskObject *task)
+raised_restore(const struct raised *raised, PyObject *exc)
 {
-    PyObject *exc = Py_NewRef(task->payload);
-    PyObject *traceback = Py_XNewRef(task->raised.traceback);
-    PyObject *context = Py_XNewRef(task->raised.context);
-    PyBaseExceptionObject *now = (PyBaseExceptionObject *)exc;
+    PyObject *traceback = Py_XNewRef(raised->traceback);
+    PyObject *context = Py_XNewRef(raised->context);
+    PyBaseExceptionObject *now = (PyBaseExceptionObject *)Py_NewRef(exc);
     if (context != NULL && context_leads_to(context, exc)) {
         Py_CLEAR(context);  /* it was raised again while this one was being handled */
     }
@@ -55,7 +53,7 @@ task_restore_raised(TaskObject *task)
     }
     Py_XDECREF(context);
     Py_XDECREF(traceback);
-    Py_DECREF(exc);
+    Py_DECREF(now);
 }
 
 /* ---- kept for later -------------------------------------------------------------------------- */
@@ -100,7 +98,7 @@ failures_unpack(ModuleState *state, PyObject *list)
         PyObject *exc = Py_XNewRef(failure_exception_borrowed(state, failure));
         if (exc != NULL && (known == NULL || !address_is_known(known, exc))) {
             if (failure != exc) {
-                task_restore_raised((TaskObject *)failure);
+                raised_restore(&((TaskObject *)failure)->raised, exc);
             }
             if (PyList_SetItem(list, n++, Py_NewRef(exc)) < 0) {
                 PyErr_Clear();  /* somebody has made it shorter meanwhile */

@@ -229,7 +229,7 @@ loop_finish(LoopObject *loop, TaskObject *task, enum task_state state, PyObject 
     task->state = (uint8_t)state;
     task->payload = payload_steal;
     if (state == TASK_FAILED) {
-        task_keep_raised(task);
+        raised_keep(&task->raised, task->payload);
     }
     loop_unregister(loop, task);
     trace_end(loop, task);

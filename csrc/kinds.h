@@ -167,6 +167,7 @@ struct wait_kind {
     ROW(group_end_kind)                                                                        \
     ROW(group_start_kind)                                                                      \
     ROW(event_wait_kind)                                                                       \
+    ROW(future_kind)                                                                           \
     ROW(lock_acquire_kind)                                                                     \
     ROW(lock_enter_kind)                                                                       \
     ROW(condition_acquire_kind)                                                                \

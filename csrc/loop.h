@@ -36,6 +36,7 @@ loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
     ring_init(&loop->ready);
     ring_init(&loop->live);
     ring_init(&loop->unseen);
+    ring_init(&loop->unseen_others);
     clock_init(&loop->clock, 1.0);
     loop->strict = TIME_FOREVER;
     return (PyObject *)loop;
@@ -259,7 +260,7 @@ loop_tp_dealloc(PyObject *op)
     if (loop->stopwatches.next != NULL) {
         loop_stop_watches(loop);
     }
-    while (ring_pop(&loop->locks) != NULL) {
+    while (ring_pop(&loop->locks) != NULL || ring_pop(&loop->unseen_others) != NULL) {
     }
     loop_drop_trace(loop);
     Py_XDECREF(loop->root);  /* not in tp_clear: its tasks may outlive that */

@@ -32,6 +32,17 @@ enum task_state {
     TASK_CANCELLED,  /* done; payload: the scope whose cancellation ended it, or NULL */
 };
 
+/* What an exception had when it was handed over to be raised later: each owned, or NULL. */
+struct raised {
+    PyObject *traceback, *context;
+};
+
+/* Something that has failed, other than a task, and nobody has seen it: in loop->unseen_others. */
+struct unseen {
+    struct link link;
+    void (*report)(LoopObject *loop, struct unseen *self);  /* and takes it out */
+};
+
 enum task_flags {
     TASK_STARTED = 1 << 0,
     TASK_ROOT = 1 << 1,       /* given to the loop; its failure ends the run */
@@ -61,9 +72,7 @@ struct TaskObject {
     PyObject *payload;       /* owned; see task_state */
     union {
         struct link link;    /* in the ready ring, in the joined task's `waiters`, or at a place */
-        struct {             /* TASK_FAILED: of its exception, as the coroutine left it; each */
-            PyObject *traceback, *context;  /* owned, or NULL */
-        } raised;
+        struct raised raised;  /* TASK_FAILED: of its exception, as the coroutine left it */
     };
     struct timer timer;      /* in the loop's heap, or a Resource's, while it is parked there */
     uint8_t state;           /* enum task_state */
@@ -469,6 +478,7 @@ struct LoopObject {
     ScopeObject *root;      /* owned: around every task but the loop's own; to cancel it is to
                                end the run */
     struct link unseen;     /* failed tasks whose failure nobody has seen, borrowed */
+    struct link unseen_others;  /* of struct unseen: what else has failed so, borrowed */
     PyObject *errors;       /* owned list of what the run will raise, of tasks that failed and of
                                exceptions; NULL outside a run */
     PyObject *unlisted;     /* owned: the first error for which there was no room in it */
@@ -507,6 +517,7 @@ enum timer_kind { TIMER_OF_TASK, TIMER_OF_SCOPE };
 #define TASK_OF_REGISTERED(l) LINK_OWNER(l, TaskObject, registered)
 #define TASK_OF_SIBLING(l) LINK_OWNER(l, TaskObject, sibling)
 #define TASK_OF_TIMER(t) LINK_OWNER(t, TaskObject, timer)
+#define UNSEEN_OF_LINK(l) LINK_OWNER(l, struct unseen, link)
 #define OWNED_OF_LINK(l) LINK_OWNER(l, OwnedObject, link)
 #define SCOPE_OF_TIMER(t) LINK_OWNER(t, ScopeObject, timer)
 

@@ -134,7 +134,7 @@ static void
 task_report_unseen(TaskObject *task)
 {
     task_mark_seen(task);
-    task_restore_raised(task);
+    raised_restore(&task->raised, task->payload);
     PyObject *exc = Py_NewRef(task->payload);
     if (task->loop != NULL && task->loop->errors != NULL && !(task->flags & TASK_DAEMON)) {
         loop_record_error(task->loop, exc);

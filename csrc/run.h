@@ -51,6 +51,10 @@ loop_run_to_the_end(LoopObject *loop)
             task_report_unseen(task);
             Py_DECREF(task);
         }
+        while (!ring_empty(&loop->unseen_others)) {
+            struct unseen *unseen = UNSEEN_OF_LINK(loop->unseen_others.next);
+            unseen->report(loop, unseen);
+        }
         /* Once, or a call that hands over the next one would never let the run end. */
         if (ring_empty(&loop->live)) {
             loop->refuses = 1;

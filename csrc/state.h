@@ -9,7 +9,7 @@
 struct ModuleState {
     PyTypeObject *LoopType, *TaskType, *SleepType, *JoinType, *StatsType;
     PyTypeObject *ScopeType, *GroupType, *LeaveType, *StartType, *InstantType;
-    PyTypeObject *MomentType;
+    PyTypeObject *MomentType, *FutureType;
     PyTypeObject *EveryType, *NextTickType, *TickType;
     PyTypeObject *WaitType, *InlineMethodType, *InlineDescrType, *EventType, *LockType;
     PyTypeObject *ConditionType, *BarrierType;

@@ -190,16 +190,17 @@ task_outcome(ModuleState *state, TaskObject *task)
         return Py_NewRef(task->payload);
     case TASK_FAILED:
         task_mark_seen(task);
-        task_restore_raised(task);
+        raised_restore(&task->raised, task->payload);
         /* As `raise` does, so that an exception in flight here becomes its context. */
         PyErr_SetObject((PyObject *)Py_TYPE(task->payload), task->payload);
         return NULL;
     default: {
         PyObject *name = task_name(task);
-        if (name != NULL) {
-            raise_task_cancelled(state, name, (ScopeObject *)task->payload);
-            Py_DECREF(name);
-        }
+        raise_cancelled_steal(state,
+                              name != NULL ? PyUnicode_FromFormat("task %R was cancelled", name)
+                                           : NULL,
+                              (ScopeObject *)task->payload);
+        Py_XDECREF(name);
         return NULL;
     }
     }

@@ -48,7 +48,7 @@ task_py_exception(PyObject *op, PyObject *Py_UNUSED(ignored))
         task_mark_seen(task);
         PyObject *handled = PyErr_GetHandledException();
         if (handled != task->payload) {  /* else its traceback tells how it came here */
-            task_restore_raised(task);
+            raised_restore(&task->raised, task->payload);
         }
         Py_XDECREF(handled);
         return Py_NewRef(task->payload);
@@ -210,31 +210,21 @@ static PyObject *
 task_py_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t n_args,
                           PyObject *kwnames)
 {
-    static const char *const names[] = {"fn", "context", NULL};
     const char *function = "add_done_callback()";
     TaskObject *task = (TaskObject *)op;
-    PyObject *given[2], *context, *call = NULL, *new_list = NULL;
-    if (args_parse(function, names, 1, 1, args, n_args, kwnames, given) < 0
-        || context_from_object(given[1], &context) < 0) {
+    PyObject *new_list;
+    PyObject *call = callback_from_args(function, op, args, n_args, kwnames, &new_list);
+    if (call == NULL) {
         return NULL;
     }
-    if (!PyCallable_Check(given[0])) {
-        raise_about(PyExc_TypeError, "%s takes a function, not %U%s", function, given[0], "");
-        return NULL;
-    }
-    LoopObject *loop = (LoopObject *)Py_XNewRef(task->loop);
+    LoopObject *loop = (LoopObject *)Py_XNewRef((PyObject *)task->loop);
+    int rc = -1;
     if (loop == NULL || task->flags & TASK_HIDDEN) {
         PyErr_Format(PyExc_RuntimeError, "%s: this task is the loop's own, or garbage", function);
-        Py_XDECREF(loop);
-        return NULL;
     }
-    context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
-    call = context != NULL ? PyTuple_Pack(3, context, given[0], op) : NULL;
-    new_list = call != NULL ? PyList_New(0) : NULL;
-    int rc = -1;
-    if (new_list != NULL && callbacks_prepare(loop) == 0
-        && loop_check_accepts(loop, function) == 0  /* after all that may collect */
-        && loop_need_thread(loop, function) == 0) {
+    else if (callbacks_prepare(loop) == 0
+             && loop_check_accepts(loop, function) == 0  /* after all that may collect */
+             && loop_need_thread(loop, function) == 0) {
         if (!task_done(task)) {
             rc = callbacks_add(loop, task, call, new_list);
         }
@@ -243,10 +233,9 @@ task_py_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t n_args
             loop->callbacks_due = loop->calls != NULL;  /* its driver may have had it made */
         }
     }
-    Py_XDECREF(new_list);
-    Py_XDECREF(call);
-    Py_XDECREF(context);
-    Py_DECREF(loop);
+    Py_XDECREF(loop);
+    Py_DECREF(new_list);
+    Py_DECREF(call);
     return rc == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
