@@ -13,6 +13,10 @@ PY     := $(VENV)/bin/python
 CHECKED_CFLAGS := -O1 -g -UNDEBUG -fno-omit-frame-pointer
 SANITIZE       := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
+# What wants to look into the tests, or names the file, is run by one process. A -n among the
+# arguments wins.
+IN_ONE := -s --capture=no --pdb --trace -pno:xdist no:xdist tests/%
+
 # How much `make oom` does: full or quick. Which `make leaks` runs: warm-ups:counted runs. On which
 # builds of CPython `make newer` does: release, debug or all.
 OOM    ?= full
@@ -32,8 +36,8 @@ demo: ## the countdown: three coroutines, five seconds
 	@sh tools/env.sh $(PYTHON) $(VENV)
 	@$(PY) -m sleeploop
 
-test: venv ## the whole test suite
-	$(PY) -m pytest $(ARGS)
+test: venv ## the whole test suite, on all processors
+	$(PY) -m pytest $(if $(filter $(IN_ONE),$(ARGS)),,-n logical --dist loadgroup) $(ARGS)
 
 lint: venv ## ruff, mypy --strict, and the stubs against the built module
 	$(PY) -m ruff check .

@@ -1,4 +1,4 @@
-"""What is there before the first test is left out of every collection: many tests collect."""
+"""What holds for all tests; what they need, they import."""
 
 import gc
 import warnings
@@ -7,7 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What waits on the clock is one group for pytest-xdist, so that none disturbs another."""
+    if item.get_closest_marker("realtime"):
+        item.add_marker(pytest.mark.xdist_group("realtime"))
+
+
 def pytest_collection_finish() -> None:
+    """What is there before the first test is left out of every collection: many tests collect."""
     gc.collect()
     gc.freeze()
 
