@@ -24,7 +24,7 @@ LEAKS  ?= 3:4
 BUILDS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format werror asan leaks oom syscalls portable coverage walk \
+.PHONY: help demo test nightly lint format werror asan leaks oom syscalls portable coverage walk \
         bench versions newer dist clean venv
 
 help: ## list the targets
@@ -38,6 +38,9 @@ demo: ## the countdown: three coroutines, five seconds
 
 test: venv ## the whole test suite, on all processors
 	$(PY) -m pytest $(if $(filter $(IN_ONE),$(ARGS)),,-n logical --dist loadgroup) $(ARGS)
+
+nightly: ## the same, with ten times as many random programs
+	@SLEEPLOOP_SEEDS=0:200 $(MAKE) test
 
 lint: venv ## ruff, mypy --strict, and the stubs against the built module
 	$(PY) -m ruff check .

@@ -30,6 +30,7 @@ from sleeploop import (
     sleep,
 )
 from tests.helpers import ended, now, outcome, virtual
+from tests.twins import each_seed
 
 
 async def arrive(barrier: Barrier, log: list[Any], name: object, delay: float = 0) -> None:
@@ -672,8 +673,11 @@ class ModelBarrier:
             self.note(who, "broken")
 
 
-@pytest.mark.parametrize("seed", range(150))
-def test_random_programs(seed):
+def test_random_programs():
+    each_seed(check_program, times=2)
+
+
+def check_program(seed: int) -> None:
     """One operation after the other, each of which is over before the next begins."""
 
     async def one(who):

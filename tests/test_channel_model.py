@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any
 
-import pytest
-
 from sleeploop import (
     BrokenResourceError,
     CancelScope,
@@ -24,6 +22,7 @@ from sleeploop import (
     open_channel,
 )
 from tests.helpers import virtual
+from tests.twins import assert_same, come_by, each_seed
 
 ERRORS = (
     BrokenResourceError,
@@ -397,38 +396,29 @@ def check(seed: int) -> list[Any]:
     program = make_program(seed)
     expected = Reference(*program).run()
     real = virtual(Real(*program).main())
-    for ours, theirs in zip(real, expected, strict=False):
-        assert ours == theirs, f"seed {seed}"
-    assert len(real) == len(expected), f"seed {seed}"
+    assert_same(real, expected, program)
     return real
 
 
-@pytest.mark.parametrize("block", range(8))
-def test_random_programs(block):
-    for seed in range(150 * block, 150 * (block + 1)):
-        check(seed)
+def test_random_programs():
+    each_seed(check, times=25)
+
+
+WANTED = {
+    "send": ["sent", "cancelled", "BrokenResourceError", "ClosedResourceError"],
+    "receive": ["value", "cancelled", "EndOfChannel", "ClosedResourceError"],
+    "next": ["value", "cancelled", "StopAsyncIteration", "ClosedResourceError"],
+    "loose": ["value", "cancelled", "EndOfChannel", "ClosedResourceError", "let go"],
+    "send_nowait": ["sent", "WouldBlock", "BrokenResourceError", "ClosedResourceError"],
+    "receive_nowait": ["value", "WouldBlock", "EndOfChannel", "ClosedResourceError"],
+    "clone_send": [None, "ClosedResourceError"],
+    "clone_receive": [None, "ClosedResourceError"],
+}
 
 
 def test_the_programs_come_to_everything():
-    """Otherwise they would show little."""
-    seen = set()
-    for seed in range(300):
+    def kinds(seed: int) -> Iterator[Any]:
         for _, operation, result, _ in check(seed):
-            seen.add((operation[0], "value" if isinstance(result, int) else result))
-    wanted = {
-        "send": ["sent", "cancelled", "BrokenResourceError", "ClosedResourceError"],
-        "receive": ["value", "cancelled", "EndOfChannel", "ClosedResourceError"],
-        "next": ["value", "cancelled", "StopAsyncIteration", "ClosedResourceError"],
-        "loose": ["value", "cancelled", "EndOfChannel", "ClosedResourceError", "let go"],
-        "send_nowait": ["sent", "WouldBlock", "BrokenResourceError", "ClosedResourceError"],
-        "receive_nowait": ["value", "WouldBlock", "EndOfChannel", "ClosedResourceError"],
-        "clone_send": [None, "ClosedResourceError"],
-        "clone_receive": [None, "ClosedResourceError"],
-    }
-    assert [(k, v) for k, values in wanted.items() for v in values if (k, v) not in seen] == []
+            yield operation[0], "value" if isinstance(result, int) else result
 
-
-@pytest.mark.slow
-def test_more_random_programs():
-    for seed in range(10_000, 15_000):
-        check(seed)
+    come_by(kinds, [(kind, result) for kind, results in WANTED.items() for result in results], 300)

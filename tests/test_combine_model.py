@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sleeploop
@@ -26,6 +26,7 @@ from sleeploop import (
     wait_for,
 )
 from tests.helpers import now, virtual
+from tests.twins import examples
 
 # ---- the same program on asyncio -----------------------------------------------------------------
 
@@ -506,7 +507,7 @@ nodes = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(times=5)
 @given(nodes, seconds)
 def test_random_ones(node, seconds):
     async def play():

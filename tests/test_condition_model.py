@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Generator
 from typing import Any
 
-import pytest
-
 from sleeploop import (
     CancelledError,
     CancelScope,
@@ -24,6 +22,7 @@ from sleeploop import (
     create_task,
     current_task,
 )
+from tests.twins import assert_same, come_by, each_seed
 
 Log = list[tuple[Any, ...]]
 Program = list[tuple[Any, ...]]
@@ -406,20 +405,20 @@ def compare(seed: int) -> Log:
     real, model = Real(programs, lock_of), Model(programs, lock_of)
     SleepingLoop(real.main(), speed=math.inf).run_until_complete()
     model.main()
-    assert real.log == model.log
+    assert_same(real.log, model.log, programs, lock_of)
     assert not any(lock.locked() for lock in real.locks)
     assert [repr(lock) for lock in real.locks] == [f"<Lock '{n}' unlocked>" for n in range(LOCKS)]
     assert not any("waiting" in repr(condition) for condition in real.conditions)
     return real.log
 
 
-@pytest.mark.parametrize("start", range(0, 1000, 100))
-def test_random_programs(start):
-    """And what they do is not always the same."""
-    seen: set[Any] = set()
-    for seed in range(start, start + 100):
-        log = compare(seed)
+WANTED = {"wait", "wait_for", "wait cancelled", "timed out", "wrong", "looks", "ends"}
+
+
+def test_random_programs():
+    for log in each_seed(compare, times=5):
         assert log[-1] == ("waiting", *[None] * TASKS)
-        seen.update(entry[1] for entry in log if len(entry) > 1)
-        seen.update(entry for entry in log[-2 - TASKS :] if entry[0] == "waiting")
-    assert {"wait", "wait_for", "wait cancelled", "timed out", "wrong", "looks", "ends"} <= seen
+
+
+def test_what_they_do_is_not_always_the_same():
+    come_by(lambda seed: [entry[1] for entry in compare(seed) if len(entry) > 1], WANTED, 100)

@@ -1,21 +1,8 @@
 """Random programs of tasks at Containers, against a reference written from the rules."""
 
-import random
-
-import pytest
-
-from sleeploop import (
-    CancelScope,
-    Container,
-    TaskGroup,
-    WouldBlock,
-    checkpoint,
-    create_task,
-    current_loop,
-    current_task,
-    sleep,
-)
+from sleeploop import CancelScope, Container, WouldBlock
 from tests.helpers import now, virtual
+from tests.twins import Visitors, each_seed
 
 
 class Reference:
@@ -24,19 +11,20 @@ class Reference:
     def __init__(self, capacity, level):
         self.capacity, self.level = capacity, level
         self.getters, self.putters = [], []  # (name, amount), who came first is first
-        self.granted = []  # names, in the order in which they were let go
+        self.granted = []  # (name, what), in the order in which they were let go
 
     def settle(self):
         while True:
             if self.getters and self.getters[0][1] <= self.level:
                 name, amount = self.getters.pop(0)
                 self.level -= amount
+                self.granted.append((name, "get"))
             elif self.putters and self.level + self.putters[0][1] <= self.capacity:
                 name, amount = self.putters.pop(0)
                 self.level += amount
+                self.granted.append((name, "put"))
             else:
                 return
-            self.granted.append(name)
 
     def can(self, what, amount):
         if what == "get":
@@ -55,65 +43,46 @@ class Reference:
         (self.getters if what == "get" else self.putters).append((name, amount))
 
     def leave(self, name):
-        """Cancelled: whether it had been waiting still."""
         for line in (self.getters, self.putters):
-            for entry in line:
-                if entry[0] == name:
-                    line.remove(entry)
-                    self.settle()
-                    return True
-        return False
+            line[:] = [entry for entry in line if entry[0] != name]
+        self.settle()
 
 
-class Program:
-    """Tasks do random things to the container; each is done to the reference as well."""
-
+class Program(Visitors):
     def __init__(self, seed):
-        self.rng = random.Random(seed)
+        super().__init__(seed)
         capacity = self.rng.choice([5, 8, 20])
         level = self.rng.randrange(capacity + 1)
-        self.tank = Container(capacity, level, stats=True)
-        self.reference = Reference(capacity, level)
-        self.log, self.expected = [], []  # who had to wait and was let go, in that order, and when
-        self.scopes = {}
-        self.names = iter(range(10**6))
-        self.counts = {"get": 0, "put": 0}
+        self.thing = Container(capacity, level, stats=True)
+        self.twin = Reference(capacity, level)
+        self.leave = self.twin.leave
+        self.counts = {"get": 0, "put": 0}  # of those that need not wait
 
     def compare(self):
-        """Between two steps nothing may differ; whoever was let go runs in that order."""
-        assert self.tank.level == self.reference.level
-        waiting = len(self.reference.getters) + len(self.reference.putters)
-        assert repr(self.tank).endswith(f", {waiting} waiting>" if waiting else ")>")
-        self.expected += [(name, now()) for name in self.reference.granted]
-        for name in self.reference.granted:
-            self.counts[self.waits[name]] += 1
-        del self.reference.granted[:]
+        super().compare()
+        assert self.thing.level == self.twin.level
 
     def amount(self):
         return self.rng.choice(
-            [0, 0.5, 1, 1, 2, 3, self.rng.randrange(int(self.tank.capacity) + 1)]
+            [0, 0.5, 1, 1, 2, 3, self.rng.randrange(int(self.thing.capacity) + 1)]
         )
 
     async def wait(self):
-        """One waiting call, which somebody may cancel."""
         name, what, amount = next(self.names), self.rng.choice(["get", "put"]), self.amount()
-        scope = self.scopes[name] = CancelScope()
-        self.waits[name] = what
-        had = False
-        with scope:
+        had, at_once = False, None
+        with CancelScope() as self.scopes[name]:
             if self.rng.random() < 0.1:
-                scope.cancel()
-                at_once = None
+                self.scopes[name].cancel()
             else:
-                at_once = self.reference.at_once(what, amount)
+                at_once = self.twin.at_once(what, amount)
                 if at_once:
                     self.counts[what] += 1
                 else:
-                    self.reference.wait(name, what, amount)
-            await getattr(self.tank, what)(amount)
+                    self.twin.wait(name, what, amount)
+            await getattr(self.thing, what)(amount)
             had = True
             if not at_once:
-                self.log.append((name, now()))
+                self.log.append((name, what, now()))
         del self.scopes[name]
         if at_once is None:
             assert not had
@@ -122,67 +91,32 @@ class Program:
         self.compare()
 
     def act(self):
-        """Something that needs no waiting."""
         what = self.rng.choice(["get", "put", "cancel", "cancel"])
         if what == "cancel":
-            if self.scopes:
-                name = self.rng.choice(sorted(self.scopes))
-                self.reference.leave(name)
-                self.scopes[name].cancel()
-        else:
-            amount = self.amount()
-            try:
-                getattr(self.tank, f"{what}_nowait")(amount)
-                done = True
-                self.counts[what] += 1
-            except WouldBlock:
-                done = False
-            assert done == self.reference.at_once(what, amount)
-        self.compare()
-
-    async def worker(self):
-        for _ in range(self.rng.randrange(1, 8)):
-            action = self.rng.random()
-            if action < 0.5:
-                await self.wait()
-            elif action < 0.85:
-                self.act()
-            else:
-                await self.rng.choice([checkpoint, lambda: sleep(self.rng.randrange(3))])()
-
-    async def main(self):
-        self.waits = {}
-        async with TaskGroup() as group:
-            for _ in range(self.rng.randrange(2, 12)):
-                group.create_task(self.worker())
-            create_task(self.end(group), daemon=True)
-        self.compare()
-
-    async def end(self, group):
-        """Who waits for ever is cancelled, one by one."""
-        await sleep(100)
-        while self.scopes:
-            name = self.rng.choice(sorted(self.scopes))
-            self.reference.leave(name)
-            self.scopes[name].cancel()
-            self.compare()
-            await sleep(10)
-        assert len(current_loop().tasks()) >= 1
-        assert current_task().name
+            self.cancel_one()
+            return
+        amount = self.amount()
+        try:
+            getattr(self.thing, f"{what}_nowait")(amount)
+            done = True
+            self.counts[what] += 1
+        except WouldBlock:
+            done = False
+        assert done == self.twin.at_once(what, amount)
 
 
-@pytest.mark.parametrize("block", range(10))
-def test_random_programs(block):
-    waited = 0
-    for seed in range(block * 100, block * 100 + 100):
-        program = Program(seed)
-        virtual(program.main())
-        assert program.log == program.expected, seed
-        stats = program.tank.stats()
-        assert (stats.gets.count, stats.puts.count) == (
-            program.counts["get"],
-            program.counts["put"],
-        )
-        assert stats.level.now == program.reference.level
-        waited += stats.gets.waited + stats.puts.waited
-    assert waited > 100
+def check(seed):
+    """How many had to wait."""
+    program = Program(seed)
+    virtual(program.main())
+    assert program.log == program.expected
+    stats = program.thing.stats()
+    for what, counted in (("get", stats.gets), ("put", stats.puts)):
+        granted = sum(entry[1] == what for entry in program.expected)
+        assert counted.count == program.counts[what] + granted
+    assert stats.level.now == program.twin.level
+    return stats.gets.waited + stats.puts.waited
+
+
+def test_random_programs():
+    assert sum(each_seed(check, times=5)) > 100

@@ -13,6 +13,7 @@ import pytest
 
 import sleeploop
 from tests import test_model, test_scope_model
+from tests.twins import assert_same, each_seed
 
 
 def drive(loop: Any, has_daemons: bool, pieces: random.Random) -> None:
@@ -35,35 +36,26 @@ def drive(loop: Any, has_daemons: bool, pieces: random.Random) -> None:
             loop.speed = math.inf
 
 
-class DrivenPlay(test_model.Play):
+class Driven:
     """Runs the same, but by step() and run_until()."""
 
-    def outcome(self, program: Any) -> Any:
-        pieces = random.Random(repr(program))
-        roots = [self.act(ops, str(n), publish=True) for n, ops in enumerate(program.roots)]
-        loop = self.api.SleepingLoop(
-            *roots, speed=math.inf, shuffle=self.shuffle, trace=pieces.choice([None, 1, 50])
-        )
-        for number, spawn in enumerate(program.early):
-            spawn.start(self, loop.create_task, f"early {number}")
-        drive(loop, "daemon=True" in repr(program), pieces)
-        return loop.run_until_complete(), loop.time_ns(), loop.tasks(), loop.stats().wakeups
+    def make_loop(self: Any, roots: list[Any], program: Any) -> Any:
+        self.pieces = random.Random(repr(program))
+        self.has_daemons = "daemon=True" in repr(program)
+        trace = self.pieces.choice([None, 1, 50])
+        return self.api.SleepingLoop(*roots, speed=math.inf, shuffle=self.shuffle, trace=trace)
 
-
-class DrivenScopePlay(test_scope_model.Play):
-    """Likewise."""
-
-    def outcome(self, program: Any) -> Any:
-        pieces = random.Random(repr(program))
-        roots = [
-            self.coroutine(self.act(ops, str(n), publish=True))
-            for n, ops in enumerate(program.roots)
-        ]
-        loop = self.api.SleepingLoop(
-            *roots, speed=math.inf, shuffle=self.shuffle, trace=pieces.choice([None, 1, 50])
-        )
-        drive(loop, "daemon=True" in repr(program), pieces)
+    def complete(self: Any, loop: Any) -> Any:
+        drive(loop, self.has_daemons, self.pieces)
         return loop.run_until_complete()
+
+
+class DrivenPlay(Driven, test_model.Play):
+    pass
+
+
+class DrivenScopePlay(Driven, test_scope_model.Play):
+    pass
 
 
 @pytest.mark.parametrize(
@@ -71,12 +63,12 @@ class DrivenScopePlay(test_scope_model.Play):
     [(test_model, DrivenPlay), (test_scope_model, DrivenScopePlay)],
     ids=["tasks", "structured"],
 )
-@pytest.mark.parametrize("block", range(4))
-def test_in_pieces(model: Any, driven: Any, block: int) -> None:
-    for seed in range(block * 200, block * 200 + 200):
+def test_in_pieces(model: Any, driven: Any) -> None:
+    def check(seed: int) -> None:
         program = model.any_program(random.Random(seed).choice)
-        if program.main_only:
-            continue
-        shuffle = seed if seed % 2 else None
-        whole = model.play(sleeploop, program, shuffle)
-        assert driven(sleeploop, shuffle).run(program) == whole, program
+        if not program.main_only:
+            shuffle = seed if seed % 2 else None
+            whole = model.play(sleeploop, program, shuffle)
+            assert_same(driven(sleeploop, shuffle).run(program), whole, program)
+
+    each_seed(check, times=4)

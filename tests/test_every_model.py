@@ -1,13 +1,14 @@
 """Random schedules and random delays, beside the rules of every() in plain Python."""
 
-import math
 import random
 from fractions import Fraction
 from itertools import count, takewhile
 
 import pytest
 
-from sleeploop import CancelScope, current_loop, every, move_on_after, run, sleep, sleep_until
+from sleeploop import CancelScope, current_loop, every, move_on_after, sleep, sleep_until
+from tests.helpers import virtual
+from tests.twins import each_seed
 
 NS = 10**9
 
@@ -56,8 +57,11 @@ def random_pause(rng, period):
 
 
 @pytest.mark.parametrize("missed", ["skip", "burst", "delay"])
-@pytest.mark.parametrize("seed", range(60))
-def test_random_schedules(seed, missed):
+def test_random_schedules(missed):
+    each_seed(lambda seed: check(seed, missed))
+
+
+def check(seed, missed):
     rng = random.Random(f"{seed} {missed}")
     period = random_period(rng)
     start = rng.choice([None, rng.uniform(-20, 20) * period])
@@ -90,4 +94,4 @@ def test_random_schedules(seed, missed):
             assert tick.lateness == (comes - due) / 1e9
             await sleep(pause / 1e9)
 
-    run(main(), speed=math.inf)
+    virtual(main())

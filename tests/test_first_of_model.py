@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-
-import pytest
 
 from sleeploop import (
     CancelScope,
@@ -28,6 +27,7 @@ from sleeploop import (
     sleep_until,
 )
 from tests.helpers import now
+from tests.twins import assert_same, come_by, each_seed
 
 WORKERS = 4
 THINGS = ["lock 0", "lock 1", "lock 2", "event 0", "event 1"]
@@ -337,28 +337,21 @@ def both(seed: int, **options: Any) -> list[Any]:
     program = any_program(seed)
     real = run(Real(program).main(), speed=math.inf, **options)
     rules = Rules(program).play()
-    assert real == rules, (seed, program)
+    assert_same(real, rules, program)
     return real
 
 
-@pytest.mark.parametrize("block", range(8))
-def test_seeded_programs(block: int) -> None:
-    for seed in range(block * 150, block * 150 + 150):
-        both(seed)
+def test_seeded_programs() -> None:
+    each_seed(both, times=6)
+
+
+WANTED = [("first", 1), ("first", 2), ("all", 1), ("all", 2), ("all", 3)]
+WANTED += [(how, what) for how in ("first", "all") for what in ("cancelled", "failed")]
 
 
 def test_they_do_it_all() -> None:
-    """Or they prove nothing."""
-    seen: dict[Any, int] = {}
-    for seed in range(400):
-        for entry in both(seed):
-            if entry[2] == "owners":
-                continue
-            done = entry[3]
-            kind = done if isinstance(done, str) else min(len(done), 3)
-            seen[entry[2], kind] = seen.get((entry[2], kind), 0) + 1
-    for what in (("first", 1), ("first", 2), ("all", 1), ("all", 2), ("all", 3)):
-        assert seen[what] > 10, seen
-    for how in ("first", "all"):
-        assert seen[how, "cancelled"] > 10, seen
-        assert seen[how, "failed"] > 10, seen
+    def kinds(seed: int) -> Iterator[Any]:
+        for _, _, how, done in both(seed):
+            yield how, done if isinstance(done, str) else min(len(done), 3)
+
+    come_by(kinds, WANTED, times=11)

@@ -29,6 +29,7 @@ from sleeploop import (
     timeout,
 )
 from tests.helpers import awaited_error
+from tests.twins import each_seed
 
 
 def run(coro, **options):
@@ -494,8 +495,11 @@ def test_a_timeout_around_it_is_no_business_of_it():
     run(main())
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_random_interrupts_arrive_once_each_and_in_order(seed):
+def test_random_interrupts_arrive_once_each_and_in_order():
+    each_seed(check_interrupts, times=2)
+
+
+def check_interrupts(seed):
     """However many there are, and whatever the task is doing: what is sent arrives, in order."""
     rng = random.Random(seed)
     sent, got = [], []

@@ -8,24 +8,19 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sleeploop import (
-    CancelledError,
-    CancelScope,
     CapacityLimiter,
     Event,
     Task,
-    TaskGroup,
     WouldBlock,
-    checkpoint,
     current_task,
     move_on_after,
     run,
-    sleep,
 )
-from tests.helpers import now, yielding
+from tests.twins import Workers, assert_same, examples, look_at_cancellation, neglect
 
 
 class PlainLimiter:
@@ -78,14 +73,12 @@ class PlainLimiter:
             raise RuntimeError
 
     async def acquire_on_behalf_of(self, borrower: Hashable) -> Event:
-        looked = Event()
-        looked.set()
-        await looked.wait()  # raises in a cancelled scope
+        await look_at_cancellation()
         self.check(borrower)
-        if len(self.holders) < self._total:
-            self.lend(borrower, looked)
-            return looked
         turn = Event()
+        if len(self.holders) < self._total:
+            self.lend(borrower, turn)
+            return turn
         self.line.append((borrower, turn, current_task()))
         await turn.wait()
         return turn
@@ -126,13 +119,8 @@ async def careless(limiter: Any, borrower: Hashable) -> None:
         if grant in limiter.grants:  # else it has been released, and is perhaps had anew
             limiter.release_on_behalf_of(borrower)
         return
-    wait = limiter.acquire_on_behalf_of(borrower)
-    try:
-        wait.send(None)
-    except StopIteration:
+    if await neglect(limiter.acquire_on_behalf_of(borrower)):
         limiter.release_on_behalf_of(borrower)
-    else:
-        await yielding(wait)
 
 
 # ---- programs ------------------------------------------------------------------------------------
@@ -182,18 +170,22 @@ ACTIONS = st.one_of(
 PROGRAMS = st.lists(st.lists(ACTIONS, max_size=8), min_size=1, max_size=WORKERS)
 
 
-async def play(limiter: Any, program: list[list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
-    """What happens to whom, and when, in that order."""
-    events: list[tuple[Any, ...]] = []
-    scopes = [CancelScope() for _ in program]  # around what each worker is doing
-
-    def note(who: int, *what: Any) -> None:
+class Play(Workers):
+    def state(self) -> tuple[Any, ...]:
+        limiter = self.thing
         names = [b.name if isinstance(b, Task) else repr(b) for b in limiter.borrowers]
-        numbers = (limiter.total_tokens, limiter.borrowed_tokens, limiter.available_tokens)
-        events.append((now(), who, *what, names, *numbers))
+        return names, limiter.total_tokens, limiter.borrowed_tokens, limiter.available_tokens
 
-    def at_once(who: int, action: str, *args: Any) -> None:
-        if action == "nowait":
+    async def act(self, who: int, action: str, *args: Any) -> None:
+        limiter = self.thing
+        if action == "acquire for":
+            with move_on_after(args[0]):
+                await limiter.acquire_on_behalf_of(args[1])
+                self.note(who, "has for", args[1])
+        elif action == "careless":
+            with move_on_after(args[0]):
+                await careless(limiter, args[1])
+        elif action == "nowait":
             limiter.acquire_nowait()
         elif action == "nowait for":
             limiter.acquire_on_behalf_of_nowait(args[0])
@@ -205,58 +197,13 @@ async def play(limiter: Any, program: list[list[tuple[Any, ...]]]) -> list[tuple
             limiter.total_tokens = args[0]
         else:
             for what in action.split(" and "):
-                if what == "release first" and limiter.borrowers:
+                if what == "cancel":
+                    self.cancel(args[0])
+                elif limiter.borrowers:  # "release first"
                     limiter.release_on_behalf_of(limiter.borrowers[0])
-                elif what == "cancel" and args[0] < len(scopes):
-                    scopes[args[0]].cancel()
-
-    async def act(who: int, action: str, *args: Any) -> None:
-        if action == "sleep":
-            await sleep(args[0])
-        elif action == "step aside":
-            await checkpoint()
-        elif action == "block":
-            with move_on_after(args[0]):
-                async with limiter:
-                    note(who, "in")
-                    await sleep(args[1])
-                    note(who, "out")
-        elif action == "acquire":
-            with move_on_after(args[0]):
-                await limiter.acquire()
-                note(who, "has")
-        elif action == "acquire for":
-            with move_on_after(args[0]):
-                await limiter.acquire_on_behalf_of(args[1])
-                note(who, "has for", args[1])
-        elif action == "careless":
-            with move_on_after(args[0]):
-                await careless(limiter, args[1])
-        else:
-            at_once(who, action, *args)
-
-    async def worker(who: int, actions: list[tuple[Any, ...]]) -> None:
-        for action in actions:
-            with scopes[who]:
-                try:
-                    await act(who, *action)
-                except CancelledError:
-                    note(who, "cancelled")
-                    raise
-                except (RuntimeError, WouldBlock) as error:
-                    note(who, type(error).__name__)
-            scopes[who] = CancelScope()
-            note(who, "did", action)
-
-    with move_on_after(100):
-        async with TaskGroup() as group:
-            for who, actions in enumerate(program):
-                group.create_task(worker(who, actions), name=f"worker {who}")
-    note(-1, "end")
-    return events
 
 
-@settings(max_examples=500, deadline=None)
+@examples(times=5)
 @given(total=totals, program=PROGRAMS, shuffle=st.none() | st.integers(0, 9))
 @example(
     total=0,
@@ -282,6 +229,7 @@ async def play(limiter: Any, program: list[list[tuple[Any, ...]]]) -> list[tuple
 )
 def test_random_programs(total, program, shuffle):
     ours = CapacityLimiter(total)
-    expected = run(play(PlainLimiter(total), program), speed=math.inf, shuffle=shuffle)
-    assert run(play(ours, program), speed=math.inf, shuffle=shuffle) == expected
+    plain = PlainLimiter(total)
+    expected = run(Play(plain, program).play(), speed=math.inf, shuffle=shuffle)
+    assert_same(run(Play(ours, program).play(), speed=math.inf, shuffle=shuffle), expected)
     assert "waiting" not in repr(ours)

@@ -8,11 +8,9 @@ what it logs.
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import os
 import random
-import re
 import subprocess
 import sys
 import types
@@ -23,15 +21,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sleeploop
-from sleeploop import DeadlockError
-from tests import reference
-
-Choose = Callable[[Sequence[Any]], Any]
-
+from tests import reference, twins
+from tests.twins import (
+    Ask,
+    Checkpoint,
+    Doom,
+    Finally,
+    Join,
+    Op,
+    Ops,
+    Program,
+    Return,
+    SleepForever,
+    Swallow,
+    come_by,
+    each_seed,
+    examples,
+)
 
 # ---- programs ----------------------------------------------------------------------------------
 
@@ -47,26 +57,12 @@ NEPAL = timezone(timedelta(hours=5, minutes=45))
 MOMENTS = (*LOCAL, *(t.astimezone(UTC) for t in LOCAL), *(t.astimezone(NEPAL) for t in LOCAL))
 
 
-class Op:
-    """One operation of a task. What perform() returns or raises goes into the log."""
-
-    @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls()
-
-    async def perform(self, play: Play, where: str) -> Any:
-        raise NotImplementedError
-
-
-Ops = tuple[Op, ...]
-
-
 @dataclass(frozen=True)
 class Sleep(Op):
     delay: float | timedelta
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
+    def any(cls, choose: Maker, depth: int) -> Op:
         return cls(choose(DELAYS[: choose((3, 9, len(DELAYS)))]))
 
     async def perform(self, play: Play, where: str) -> Any:
@@ -78,23 +74,11 @@ class SleepUntil(Op):
     when: float | datetime
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
+    def any(cls, choose: Maker, depth: int) -> Op:
         return cls(choose((1, 0, 2.5, 3, -1, 1e-9, *MOMENTS)))
 
     async def perform(self, play: Play, where: str) -> Any:
         return await play.api.sleep_until(self.when)
-
-
-@dataclass(frozen=True)
-class SleepForever(Op):
-    async def perform(self, play: Play, where: str) -> Any:
-        return await play.api.sleep_forever()
-
-
-@dataclass(frozen=True)
-class Checkpoint(Op):
-    async def perform(self, play: Play, where: str) -> Any:
-        return await play.api.checkpoint()
 
 
 @dataclass(frozen=True)
@@ -104,7 +88,7 @@ class Emit(Op):
     value: object
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
+    def any(cls, choose: Maker, depth: int) -> Op:
         return cls(choose((*MOMENTS, None, None, None, 42)))
 
     async def perform(self, play: Play, where: str) -> Any:
@@ -125,9 +109,9 @@ class Spawn(Op):
     foreign: bool  # no native coroutine
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Spawn:
+    def any(cls, choose: Maker, depth: int) -> Spawn:
         return cls(
-            any_ops(choose, depth - 1),
+            choose.ops(depth - 1),
             name=choose((None, "named")),
             daemon=choose((False, False, True)),
             kept=choose((True, True, False)),
@@ -138,7 +122,7 @@ class Spawn(Op):
         return self.start(play, play.api.create_task, where)
 
     def start(self, play: Play, create_task: Callable[..., Any], where: str) -> str:
-        coro = play.act(self.ops, where)
+        coro = play.coroutine(play.act(self.ops, where))
         task = create_task(
             Foreign(coro) if self.foreign else coro, name=self.name, daemon=self.daemon
         )
@@ -156,27 +140,6 @@ class Foreign:
 
 
 @dataclass(frozen=True)
-class Join(Op):
-    """Any other task that has a handle by now: done or not, joined before or not."""
-
-    index: int
-
-    @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls(choose(range(8)))
-
-    async def perform(self, play: Play, where: str) -> Any:
-        task = play.pick(self.index)
-        return await task if task is not None else None
-
-
-class Ask(Join):
-    async def perform(self, play: Play, where: str) -> Any:
-        task = play.pick(self.index)
-        return ask(task) if task is not None else None
-
-
-@dataclass(frozen=True)
 class JoinSelf(Op):
     async def perform(self, play: Play, where: str) -> Any:
         await play.api.current_task()
@@ -187,60 +150,11 @@ class Raise(Op):
     type: type[BaseException]
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
+    def any(cls, choose: Maker, depth: int) -> Op:
         return cls(choose(9 * (ValueError,) + (sleeploop.CancelledError, Doom, SystemExit)))
 
     async def perform(self, play: Play, where: str) -> Any:
         raise self.type(where)
-
-
-class Doom(BaseException):
-    """Ends the run, whoever raises it."""
-
-
-@dataclass(frozen=True)
-class Return(Op):
-    value: int
-
-    @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls(choose(range(3)))
-
-    async def perform(self, play: Play, where: str) -> Any:
-        return self
-
-
-@dataclass(frozen=True)
-class Finally(Op):
-    ops: Ops
-    cleanup: Ops
-
-    @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls(any_ops(choose, depth - 1), any_ops(choose, depth - 1))
-
-    async def perform(self, play: Play, where: str) -> Any:
-        try:
-            return await play.perform(self.ops, f"{where} try")
-        finally:
-            await play.perform(self.cleanup, f"{where} finally")
-
-
-@dataclass(frozen=True)
-class Swallow(Op):
-    """Even a cancellation, which then has to come again."""
-
-    ops: Ops
-
-    @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls(any_ops(choose, depth - 1))
-
-    async def perform(self, play: Play, where: str) -> Any:
-        try:
-            return await play.perform(self.ops, f"{where} try")
-        except (Exception, sleeploop.CancelledError) as exc:
-            return f"swallowed {type(exc).__name__}"
 
 
 LEAVES = (
@@ -251,28 +165,23 @@ NODES = 10 * (Spawn,) + 4 * (Finally,) + 3 * (Swallow,)
 ENDS = (SleepForever, Raise, Return)
 
 
-def any_ops(choose: Choose, depth: int) -> Ops:
-    ops: list[Op] = []
-    while len(ops) < 8 and choose((False,) + 7 * (True,)):
-        ops.append(choose(LEAVES + NODES if depth > 0 else LEAVES).any(choose, depth))
-    if choose((False, False, True)):
-        ops.append(choose(ENDS).any(choose, depth))
-    return tuple(ops)
+class Maker(twins.Maker):
+    def ops(self, depth: int) -> Ops:
+        ops: list[Op] = []
+        while len(ops) < 8 and self((False,) + 7 * (True,)):
+            ops.append(self(LEAVES + NODES if depth > 0 else LEAVES).any(self, depth))
+        if self((False, False, True)):
+            ops.append(self(ENDS).any(self, depth))
+        return tuple(ops)
 
 
-@dataclass(frozen=True)
-class Program:
-    roots: tuple[Ops, ...]
-    early: tuple[Spawn, ...]  # by create_task() before the run
-    main_only: bool  # run(main) instead of SleepingLoop(*roots)
-
-
-def any_program(choose: Choose) -> Program:
+def any_program(source: Callable[[Sequence[Any]], Any]) -> Program:
     """One source of programs for two sources of choices: Hypothesis, and a seeded Random."""
+    choose = Maker(source)
     if choose((False, True)):
-        return Program((any_ops(choose, 3),), (), main_only=True)
+        return Program((choose.ops(3),), (), main_only=True)
     return Program(
-        tuple(any_ops(choose, 3) for _ in range(choose((1, 2, 3, 0)))),
+        tuple(choose.ops(3) for _ in range(choose((1, 2, 3, 0)))),
         tuple(Spawn.any(choose, 3) for _ in range(choose((0, 0, 1, 2)))),
         main_only=False,
     )
@@ -286,144 +195,61 @@ def programs(draw: st.DrawFn) -> Program:
 # ---- a performance -----------------------------------------------------------------------------
 
 
-class Play(logging.Handler):
-    """One run of a program on one implementation, and the log of all that could be seen of it."""
-
-    def __init__(self, api: Any, shuffle: Any = None) -> None:
-        super().__init__()
-        self.api, self.shuffle = api, shuffle
-        self.log: list[tuple[object, ...]] = []
-        self.handles: list[Any] = []
-        self.loop: Any = None
-
-    def pick(self, index: int) -> Any:
-        """A task to wait for, the latest first."""
-        others = [task for task in self.handles if task is not self.api.current_task()]
-        return others[-1 - index % len(others)] if others else None
-
-    async def act(self, ops: Ops, where: str, *, publish: bool = False) -> Any:
-        """What a task does."""
-        self.loop = self.api.current_loop()
-        if publish:
-            self.handles.append(self.api.current_task())
-        self.note(where, "starts")
-        outcome = await self.perform(ops, where)
-        return outcome.value if isinstance(outcome, Return) else where
-
-    async def perform(self, ops: Ops, where: str) -> Return | None:
-        for number, op in enumerate(ops):
-            here = f"{where}.{number}"
-            try:
-                result = await op.perform(self, here)
-            except BaseException as exc:
-                self.note(here, shape(exc))
-                raise
-            self.note(here, repr(result))
-            if isinstance(result, Return):
-                return result
-        return None
-
-    def note(self, where: str, what: str) -> None:
-        now = self.api.current_loop().time_ns()
-        self.log.append((now, self.api.current_task().name, where, what))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        assert record.exc_info
-        self.log.append(("logged", record.getMessage(), shape(record.exc_info[1])))
-
-    def run(self, program: Program) -> list[tuple[object, ...]]:
-        logger = logging.getLogger("sleeploop")
-        logger.addHandler(self)
-        logger.propagate = False
-        try:
-            self.log.append(("outcome", repr(self.outcome(program))))
-        except (Exception, sleeploop.CancelledError, SystemExit, BaseExceptionGroup, Doom) as exc:
-            self.log.append(("raised", shape(exc)))
-        finally:
-            logger.removeHandler(self)
-            logger.propagate = True
-        self.log += [("handle", task.name, ask(task)) for task in self.handles]
-        return self.log
-
-    def outcome(self, program: Program) -> Any:
-        roots = [self.act(ops, str(n), publish=True) for n, ops in enumerate(program.roots)]
-        if program.main_only:
-            return self.api.run(*roots, speed=math.inf, shuffle=self.shuffle)
-        loop = self.api.SleepingLoop(*roots, speed=math.inf, shuffle=self.shuffle)
-        for number, spawn in enumerate(program.early):
-            spawn.start(self, loop.create_task, f"early {number}")
-        return loop.run_until_complete(), loop.time_ns(), loop.tasks(), loop.stats().wakeups
+class Play(twins.Play):
+    def shape(self, exc: BaseException) -> str:
+        """Also the one that it was raised on top of."""
+        context = f"<- {self.shape(exc.__context__)}" if exc.__context__ is not None else ""
+        return f"{super().shape(exc)}{context}"
 
 
 def play(api: Any, program: Program, shuffle: Any = None) -> list[tuple[object, ...]]:
     return Play(api, shuffle).run(program)
 
 
-def ask(task: Any) -> str:
-    if not task.done() or task.cancelled():
-        return f"done {task.done()}, cancelled {task.cancelled()}, wakes at {task.wake_time}"
-    exc = task.exception()
-    return shape(exc) if exc is not None else f"returned {task.result()!r}"
-
-
-def shape(exc: BaseException | None) -> str:
-    """An exception, with those that it groups and the one that it was raised on top of."""
-    if exc is None:
-        return "none"
-    parts = [shape(part) for part in exc.exceptions] if isinstance(exc, BaseExceptionGroup) else ""
-    context = f"<- {shape(exc.__context__)}" if exc.__context__ is not None else ""
-    message = without_places(exc) if isinstance(exc, DeadlockError) else exc
-    return f"{type(exc).__name__}: {message} {parts}{context}".rstrip()
-
-
-def without_places(report: DeadlockError) -> str:
-    """Without the lines of code at which the tasks are, and the circles, which test_deadlocks.py
-    compares with rules of their own."""
-    return re.sub(r", at .*|\n  (in a circle|for ever|\.\.\. and \d+ more such).*", "", str(report))
-
-
 # ---- the tests -----------------------------------------------------------------------------------
 
 
 def assert_same(program: Program) -> None:
-    assert play(sleeploop, program) == play(reference, program), program
+    twins.assert_same(play(sleeploop, program), play(reference, program), program)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples()
 @given(programs())
 def test_random_programs(program: Program) -> None:
     assert_same(program)
 
 
-@pytest.mark.parametrize("block", range(8))
-def test_seeded_programs(block: int) -> None:
-    for seed in range(block * 250, block * 250 + 250):
-        assert_same(any_program(random.Random(seed).choice))
+def test_seeded_programs() -> None:
+    each_seed(lambda seed: assert_same(any_program(random.Random(seed).choice)), times=10)
+
+
+EVENTS = (
+    "DeadlockError: every task",
+    "sleeping until cancelled",
+    "waiting for task",
+    "cannot wait for itself",
+    "CancelledError: the run is over",
+    "CancelledError: task",
+    "CancelledError: every task waits: a deadlock",
+    "SleepingLoop cannot wait for",
+    "nobody retrieved",
+    "ended with SystemExit",
+    "BaseExceptionGroup: 2 tasks",
+    "ExceptionGroup: 3 tasks",
+    "swallowed CancelledError",
+    "swallowed ValueError",
+    "swallowed TypeError",
+    "Doom",
+    "finally",
+)
 
 
 def test_the_programs_do_it_all() -> None:
-    """The seeded programs come by what they are there for, or they prove nothing."""
-    logs = repr(seeded_logs(range(400)))
-    for event in (
-        "DeadlockError: every task",
-        "sleeping until cancelled",
-        "waiting for task",
-        "cannot wait for itself",
-        "CancelledError: the run is over",
-        "CancelledError: task",
-        "CancelledError: every task waits: a deadlock",
-        "SleepingLoop cannot wait for",
-        "nobody retrieved",
-        "ended with SystemExit",
-        "BaseExceptionGroup: 2 tasks",
-        "ExceptionGroup: 3 tasks",
-        "swallowed CancelledError",
-        "swallowed ValueError",
-        "swallowed TypeError",
-        "Doom",
-        "finally",
-    ):
-        assert event in logs, event
+    def events(seed: int) -> list[str]:
+        log = repr(seeded_logs([seed]))
+        return [event for event in EVENTS if event in log]
+
+    come_by(events, EVENTS)
 
 
 def seeded_logs(seeds: Iterable[int]) -> list[object]:

@@ -7,24 +7,33 @@ whatever the reference says, no task may outlive its group, and no exception may
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sleeploop
-from sleeploop import CancelledError, DeadlockError
-from tests import reference
-from tests.test_model import without_places
-
-Choose = Callable[[Sequence[Any]], Any]
-
+from sleeploop import CancelledError
+from tests import reference, twins
+from tests.twins import (
+    CAUGHT,
+    Ask,
+    Checkpoint,
+    Doom,
+    Finally,
+    Join,
+    Op,
+    Ops,
+    Program,
+    SleepForever,
+    Swallow,
+    each_seed,
+    examples,
+)
 
 # ---- programs ----------------------------------------------------------------------------------
 
@@ -32,25 +41,6 @@ Choose = Callable[[Sequence[Any]], Any]
 DELAYS = (0, 1, 2, 0.5, 1, 3, 5)
 LIMITS = (1, 2, 3, 0.5, 0, 5, -1)
 REASONS = (None, "why", 42)
-CAUGHT = (Exception, CancelledError, BaseExceptionGroup)
-
-
-class Op:
-    """One operation of a task. What perform() returns or raises goes into the log."""
-
-    @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls()
-
-    async def perform(self, play: Play, where: str) -> Any:
-        raise NotImplementedError
-
-
-Ops = tuple[Op, ...]
-
-
-class Doom(BaseException):
-    """No Exception, and no cancellation."""
 
 
 # ---- waiting
@@ -61,42 +51,11 @@ class Sleep(Op):
     delay: float
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
+    def any(cls, choose: Maker, depth: int) -> Op:
         return cls(choose(DELAYS))
 
     async def perform(self, play: Play, where: str) -> Any:
         return await play.api.sleep(self.delay)
-
-
-class SleepForever(Op):
-    async def perform(self, play: Play, where: str) -> Any:
-        return await play.api.sleep_forever()
-
-
-class Checkpoint(Op):
-    async def perform(self, play: Play, where: str) -> Any:
-        return await play.api.checkpoint()
-
-
-@dataclass(frozen=True)
-class Join(Op):
-    """Any other task that has a handle by now: done or not, joined before or not."""
-
-    index: int
-
-    @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls(choose(range(6)))
-
-    async def perform(self, play: Play, where: str) -> Any:
-        task = play.pick_task(self.index)
-        return await task if task is not None else None
-
-
-class Ask(Join):
-    async def perform(self, play: Play, where: str) -> Any:
-        task = play.pick_task(self.index)
-        return play.ask(task) if task is not None else None
 
 
 # ---- cancelling
@@ -111,11 +70,11 @@ class OnScope(Op):
     value: Any
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
+    def any(cls, choose: Maker, depth: int) -> Op:
         return cls(choose(("mine", "open", "open", "all")), choose(range(6)), cls.any_value(choose))
 
     @classmethod
-    def any_value(cls, choose: Choose) -> Any:
+    def any_value(cls, choose: Maker) -> Any:
         return None
 
     async def perform(self, play: Play, where: str) -> Any:
@@ -128,7 +87,7 @@ class OnScope(Op):
 
 class Cancel(OnScope):
     @classmethod
-    def any_value(cls, choose: Choose) -> Any:
+    def any_value(cls, choose: Maker) -> Any:
         return choose(REASONS)
 
     def act(self, play: Play, scope: Any) -> Any:
@@ -139,7 +98,7 @@ class SetDeadline(OnScope):
     """Never to none behind a shield: a run that waits there for ever has no rules."""
 
     @classmethod
-    def any_value(cls, choose: Choose) -> Any:
+    def any_value(cls, choose: Maker) -> Any:
         return choose((0, 1, 2, 3)), choose(LIMITS), choose((False, False, True))
 
     def act(self, play: Play, scope: Any) -> Any:
@@ -156,7 +115,7 @@ class SetDeadline(OnScope):
 
 class SetShield(OnScope):
     @classmethod
-    def any_value(cls, choose: Choose) -> Any:
+    def any_value(cls, choose: Maker) -> Any:
         return choose((True, True, False)), choose(LIMITS[:4])
 
     def act(self, play: Play, scope: Any) -> Any:
@@ -183,7 +142,7 @@ class CancelTask(Op):
     reason: object
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
+    def any(cls, choose: Maker, depth: int) -> Op:
         return cls(choose((None, *range(6))), choose(REASONS))
 
     async def perform(self, play: Play, where: str) -> Any:
@@ -196,7 +155,7 @@ class Raise(Op):
     type: type[BaseException]
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
+    def any(cls, choose: Maker, depth: int) -> Op:
         return cls(choose(14 * (ValueError,) + 3 * (CancelledError,) + (Doom, SystemExit)))
 
     async def perform(self, play: Play, where: str) -> Any:
@@ -215,8 +174,8 @@ class Spawn(Op):
     kept: bool  # or nobody can await it, and its failure is reported as soon as it has failed
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls(any_ops(choose, depth - 1), choose((False, True)), choose((True, True, False)))
+    def any(cls, choose: Maker, depth: int) -> Op:
+        return cls(choose.ops(depth - 1), choose((False, True)), choose((True, True, False)))
 
     async def perform(self, play: Play, where: str) -> Any:
         coro = play.coroutine(play.act(self.ops, where))
@@ -235,8 +194,8 @@ class Child(Op):
     kept: bool
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls(choose((0, 0, 1, 2)), any_ops(choose, depth - 1), choose((True, True, False)))
+    def any(cls, choose: Maker, depth: int) -> Op:
+        return cls(choose((0, 0, 1, 2)), choose.ops(depth - 1), choose((True, True, False)))
 
     async def perform(self, play: Play, where: str) -> Any:
         found = play.pick_group(self.index)
@@ -264,12 +223,12 @@ class StartChild(Op):
     after: Ops
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
+    def any(cls, choose: Maker, depth: int) -> Op:
         return cls(
             choose((0, 0, 1, 2)),
-            any_ops(choose, depth - 1),
+            choose.ops(depth - 1),
             choose((1, 1, 1, 1, 0, 2)),
-            any_ops(choose, depth - 1),
+            choose.ops(depth - 1),
         )
 
     async def perform(self, play: Play, where: str) -> Any:
@@ -300,7 +259,7 @@ class SayStarted(Op):
     index: int
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
+    def any(cls, choose: Maker, depth: int) -> Op:
         return cls(choose(range(3)))
 
     async def perform(self, play: Play, where: str) -> Any:
@@ -308,46 +267,6 @@ class SayStarted(Op):
 
 
 # ---- blocks
-
-
-@dataclass(frozen=True)
-class Finally(Op):
-    ops: Ops
-    cleanup: Ops
-
-    @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls(any_ops(choose, depth - 1), any_ops(choose, depth - 1))
-
-    async def perform(self, play: Play, where: str) -> Any:
-        try:
-            await play.perform(self.ops, f"{where} try")
-        except BaseException as exc:
-            try:
-                await play.perform(self.cleanup, f"{where} finally")
-            except BaseException:
-                play.see(exc)  # Python itself lets it go
-                raise
-            raise
-        await play.perform(self.cleanup, f"{where} finally")
-
-
-@dataclass(frozen=True)
-class Swallow(Op):
-    """Even a cancellation, which then has to come again."""
-
-    ops: Ops
-
-    @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls(any_ops(choose, depth - 1))
-
-    async def perform(self, play: Play, where: str) -> Any:
-        try:
-            return await play.perform(self.ops, f"{where} try")
-        except CAUGHT as exc:
-            play.see(exc)
-            return f"swallowed {type(exc).__name__}"
 
 
 class Replace(Swallow):
@@ -371,7 +290,7 @@ class Scope(Op):
     is_async: bool
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
+    def any(cls, choose: Maker, depth: int) -> Op:
         shield = choose((False, False, True))
         return cls(
             choose(
@@ -380,7 +299,7 @@ class Scope(Op):
             choose(LIMITS if shield else (*LIMITS, None, math.inf, None)),
             shield,
             (Cancel("all", 0, "early"),) if choose(9 * (False,) + (True,)) else (),
-            any_ops(choose, depth - 1),
+            choose.ops(depth - 1),
             choose((False, True)),
         )
 
@@ -411,8 +330,8 @@ class Group(Op):
     ops: Ops
 
     @classmethod
-    def any(cls, choose: Choose, depth: int) -> Op:
-        return cls(any_ops(choose, depth - 1))
+    def any(cls, choose: Maker, depth: int) -> Op:
+        return cls(choose.ops(depth - 1))
 
     async def perform(self, play: Play, where: str) -> Any:
         group = play.api.TaskGroup()
@@ -454,27 +373,24 @@ NODES = (
 ENDS = (SleepForever, Raise, Join)
 
 
-def any_ops(choose: Choose, depth: int) -> Ops:
-    ops: list[Op] = []
-    while len(ops) < 6 and choose((False,) + 3 * (True,)):
-        is_node = depth > 0 and choose((False, True))
-        ops.append(choose(NODES if is_node else LEAVES).any(choose, depth))
-    if choose((False, False, False, True)):
-        ops.append(choose(ENDS).any(choose, depth))
-    return tuple(ops)
+class Maker(twins.Maker):
+    def ops(self, depth: int) -> Ops:
+        ops: list[Op] = []
+        while len(ops) < 6 and self((False,) + 3 * (True,)):
+            is_node = depth > 0 and self((False, True))
+            ops.append(self(NODES if is_node else LEAVES).any(self, depth))
+        if self((False, False, False, True)):
+            ops.append(self(ENDS).any(self, depth))
+        return tuple(ops)
 
 
-@dataclass(frozen=True)
-class Program:
-    roots: tuple[Ops, ...]
-    main_only: bool  # run(main) instead of SleepingLoop(*roots)
-
-
-def any_program(choose: Choose) -> Program:
+def any_program(source: Callable[[Sequence[Any]], Any]) -> Program:
     """One source of programs for two sources of choices: Hypothesis, and a seeded Random."""
+    choose = Maker(source)
     main_only = choose((True, False))
     n = 1 if main_only else choose((1, 2, 3))
-    return Program(tuple((Group.any(choose, 4), *any_ops(choose, 3)) for _ in range(n)), main_only)
+    roots = tuple((Group.any(choose, 4), *choose.ops(3)) for _ in range(n))
+    return Program(roots, (), main_only)
 
 
 @st.composite
@@ -485,34 +401,30 @@ def programs(draw: st.DrawFn) -> Program:
 # ---- a performance -----------------------------------------------------------------------------
 
 
-class Play(logging.Handler):
-    """One run of a program on one implementation, and the log of all that could be seen of it."""
-
+class Play(twins.Play):
     def __init__(self, api: Any, shuffle: Any = None) -> None:
-        super().__init__()
-        self.api, self.shuffle = api, shuffle
-        self.log: list[tuple[object, ...]] = []
-        self.handles: list[Any] = []
+        super().__init__(api, shuffle)
         self.scopes: list[tuple[str, Any]] = []  # all, also those of groups
         self.open: list[tuple[str, Any]] = []
         self.stacks: dict[str, list[tuple[str, Any]]] = {}  # the open ones of each task
         self.groups: list[tuple[str, Any]] = []
         self.started: list[Any] = []
-        self.coros: list[Any] = []
         self.members: dict[str, list[Any]] = {}
         self.raised: list[BaseException] = []
         self.seen: list[BaseException] = []
-        self.loop: Any = None
+
+    def run(self, program: Program) -> list[tuple[object, ...]]:
+        super().run(program)
+        self.check()
+        stats = self.loop.stats()
+        self.log.append(("in all", self.loop.time_ns(), stats.wakeups, stats.steps))
+        self.log += [("scope", where, look(scope)) for where, scope in self.scopes]
+        return self.log
 
     def now(self) -> float:
         return self.loop.time_ns() / 1e9
 
     # ---- what there is -------------------------------------------------------------------------
-
-    def pick_task(self, index: int) -> Any:
-        """Not this one; the latest first."""
-        others = [task for task in self.handles if task is not self.api.current_task()]
-        return others[-1 - index % len(others)] if others else None
 
     def pick_scope(self, whose: str, index: int) -> tuple[str, Any] | None:
         scopes = {"mine": self.mine(), "open": self.open, "all": self.scopes}[whose]
@@ -528,35 +440,17 @@ class Play(logging.Handler):
         return OpenScope(self, (where, scope))
 
     def coroutine(self, coro: Any, group: str | None = None) -> Any:
-        """To be a task's, perhaps a group's, which it must not outlive."""
-        self.coros.append(coro)
+        """Perhaps a group's, which it must not outlive."""
         if group is not None:
             self.members.setdefault(group, []).append(coro)
-        return coro
+        return super().coroutine(coro)
 
     # ---- what happens --------------------------------------------------------------------------
 
-    async def act(self, ops: Ops, where: str, *, publish: bool = False) -> str:
-        """What a task does."""
-        self.loop = self.api.current_loop()
-        if publish:
-            self.handles.append(self.api.current_task())
-        self.note(where, "starts")
-        await self.perform(ops, where)
-        return where
-
-    async def perform(self, ops: Ops, where: str) -> None:
-        for number, op in enumerate(ops):
-            here = f"{where}.{number}"
-            try:
-                result = await op.perform(self, here)
-            except BaseException as exc:
-                if self.is_cancelled():
-                    # One raised by hand counts as that cancellation, also inside of a group.
-                    self.seen += [part for part in parts(exc) if isinstance(part, CancelledError)]
-                self.note(here, f"{type(op).__name__} raises {shape(exc)}")
-                raise
-            self.note(here, f"{type(op).__name__} -> {result!r}")
+    def see_raised(self, exc: BaseException) -> None:
+        if self.is_cancelled():
+            # One raised by hand counts as that cancellation, also inside of a group.
+            self.seen += [part for part in parts(exc) if isinstance(part, CancelledError)]
 
     def new_error(self, type: type[BaseException]) -> BaseException:
         exc = type(f"error {len(self.raised)}")
@@ -569,58 +463,17 @@ class Play(logging.Handler):
     def see(self, exc: BaseException) -> None:
         self.seen += parts(exc)
 
-    def note(self, where: str, what: str) -> None:
-        self.log.append((self.loop.time_ns(), self.api.current_task().name, where, what))
-
-    def ask(self, task: Any) -> str:
-        if not task.done() or task.cancelled():
-            return f"done {task.done()}, cancelled {task.cancelled()}, wakes at {task.wake_time}"
-        exc = task.exception()
-        if exc is not None:
-            self.see(exc)
-        return shape(exc) if exc is not None else f"returned {task.result()!r}"
-
-    def emit(self, record: logging.LogRecord) -> None:
-        assert record.exc_info
-        exc = record.exc_info[1]
-        assert exc is not None
-        self.see(exc)
-        self.log.append(("logged", record.getMessage(), shape(exc)))
-
-    def run(self, program: Program) -> list[tuple[object, ...]]:
-        logger = logging.getLogger("sleeploop")
-        logger.addHandler(self)
-        logger.propagate = False
-        try:
-            self.log.append(("outcome", repr(self.outcome(program))))
-        except (*CAUGHT, SystemExit, Doom) as exc:
-            self.see(exc)
-            self.log.append(("raised", shape(exc)))
-        finally:
-            logger.removeHandler(self)
-            logger.propagate = True
-        self.check()
-        stats = self.loop.stats()
-        self.log.append(("in all", self.loop.time_ns(), stats.wakeups, stats.steps))
-        self.log += [("handle", task.name, self.ask(task)) for task in self.handles]
-        self.log += [("scope", where, look(scope)) for where, scope in self.scopes]
-        return self.log
-
-    def outcome(self, program: Program) -> Any:
-        roots = [
-            self.coroutine(self.act(ops, str(n), publish=True))
-            for n, ops in enumerate(program.roots)
-        ]
-        if program.main_only:
-            return self.api.run(*roots, speed=math.inf, shuffle=self.shuffle)
-        loop = self.api.SleepingLoop(*roots, speed=math.inf, shuffle=self.shuffle)
-        return loop.run_until_complete()
+    def shape(self, exc: BaseException) -> str:
+        """Also its cause, and all of a cancellation."""
+        text = super().shape(exc)
+        if isinstance(exc, CancelledError):
+            text += f" {exc.source} {exc.source_task} {exc.where} {exc.reason!r}"
+        return f"{text} <- {self.shape(exc.__cause__)}" if exc.__cause__ is not None else text
 
     def check(self) -> None:
         """What has to be true, whatever the program."""
         assert self.loop.tasks() == []
         assert all(task.done() for task in self.handles)
-        assert all(inspect.getcoroutinestate(coro) == "CORO_CLOSED" for coro in self.coros)
         assert self.open == []
         seen = {id(exc) for exc in self.seen}
         lost = [exc for exc in self.raised if id(exc) not in seen]
@@ -655,37 +508,18 @@ def parts(exc: BaseException) -> Iterator[BaseException]:
             yield from parts(part)
 
 
-def shape(exc: BaseException | None) -> str:
-    """An exception, with those that it groups and its cause."""
-    if exc is None:
-        return "none"
-    message = without_places(exc) if isinstance(exc, DeadlockError) else exc
-    text = f"{type(exc).__name__}: {message}"
-    if isinstance(exc, CancelledError):
-        text += f" {exc.source} {exc.source_task} {exc.where} {exc.reason!r}"
-    if isinstance(exc, BaseExceptionGroup):
-        text += f" {[shape(part) for part in exc.exceptions]}"
-    return f"{text} <- {shape(exc.__cause__)}" if exc.__cause__ is not None else text
-
-
 # ---- the tests -----------------------------------------------------------------------------------
 
 
 def assert_same(program: Program) -> None:
-    assert play(sleeploop, program) == play(reference, program), program
+    twins.assert_same(play(sleeploop, program), play(reference, program), program)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples()
 @given(programs())
 def test_random_programs(program: Program) -> None:
     assert_same(program)
 
 
-@pytest.mark.parametrize("block", range(8))
-def test_seeded_programs(block: int) -> None:
-    for seed in range(block * 250, block * 250 + 250):
-        assert_same(any_program(random.Random(seed).choice))
-
-
-def seeded_logs(seeds: Iterable[int]) -> list[object]:
-    return [play(sleeploop, any_program(random.Random(seed).choice)) for seed in seeds]
+def test_seeded_programs() -> None:
+    each_seed(lambda seed: assert_same(any_program(random.Random(seed).choice)), times=10)

@@ -8,32 +8,20 @@ from collections import deque
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sleeploop import (
     BoundedSemaphore,
-    CancelledError,
-    CancelScope,
     Event,
     Semaphore,
     Task,
-    TaskGroup,
     WouldBlock,
-    checkpoint,
     current_task,
     move_on_after,
     run,
-    sleep,
 )
-from tests.helpers import now, yielding
-
-
-async def look_at_cancellation() -> None:
-    """An await that need not wait: it raises in a cancelled scope, and does nothing else."""
-    event = Event()
-    event.set()
-    await event.wait()
+from tests.twins import Workers, assert_same, examples, look_at_cancellation, neglect
 
 
 class PlainSemaphore:
@@ -83,20 +71,10 @@ async def careless(semaphore: Any) -> None:
     """Wait for a unit, and never look whether one has come: it goes back."""
     if isinstance(semaphore, PlainSemaphore):
         await semaphore.acquire()
-        at_once = True
-    else:
-        wait = semaphore.acquire()
-        at_once = False
-        try:
-            wait.send(None)
-        except StopIteration:
-            at_once = True
-        else:
-            await yielding(wait)
-        del wait
-    if at_once:
-        with contextlib.suppress(ValueError):
-            semaphore.release()
+    elif not await neglect(semaphore.acquire()):
+        return
+    with contextlib.suppress(ValueError):
+        semaphore.release()
 
 
 # ---- programs ------------------------------------------------------------------------------------
@@ -120,72 +98,32 @@ ACTIONS = st.one_of(
 PROGRAMS = st.lists(st.lists(ACTIONS, max_size=8), min_size=1, max_size=WORKERS)
 
 
-async def play(semaphore: Any, program: list[list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
-    """What happens to whom, and when, in that order."""
-    events: list[tuple[Any, ...]] = []
-    scopes = [CancelScope() for _ in program]  # around what each worker is doing
+class Play(Workers):
+    def state(self) -> tuple[Any, ...]:
+        return self.thing.value, self.thing.locked()
 
-    def note(who: int, *what: Any) -> None:
-        events.append((now(), who, *what, semaphore.value, semaphore.locked()))
-
-    def release(who: int) -> None:
+    def release(self, who: int) -> None:
         try:
-            semaphore.release()
+            self.thing.release()
         except ValueError:
-            note(who, "cannot be released")
+            self.note(who, "cannot be released")
 
-    async def act(who: int, action: str, *args: Any) -> None:
-        if action == "sleep":
-            await sleep(args[0])
-        elif action == "step aside":
-            await checkpoint()
-        elif action == "block":
+    async def act(self, who: int, action: str, *args: Any) -> None:
+        if action == "careless":
             with move_on_after(args[0]):
-                async with semaphore:
-                    note(who, "in")
-                    await sleep(args[1])
-                    note(who, "out")
-        elif action == "acquire":
-            with move_on_after(args[0]):
-                assert await semaphore.acquire() is True
-                note(who, "has")
-        elif action == "careless":
-            with move_on_after(args[0]):
-                await careless(semaphore)
+                await careless(self.thing)
         elif action == "nowait":
-            with contextlib.suppress(WouldBlock):
-                semaphore.acquire_nowait()
+            self.thing.acquire_nowait()
         else:
-            if action.startswith("release"):
-                release(who)
-            if "cancel" in action and args[0] < len(scopes):
-                scopes[args[0]].cancel()
-            if action.endswith("and release"):
-                release(who)
-
-    async def worker(who: int, actions: list[tuple[Any, ...]]) -> None:
-        for action in actions:
-            with scopes[who]:
-                try:
-                    await act(who, *action)
-                except CancelledError:
-                    note(who, "cancelled")
-                    raise
-                except ValueError:  # the end of a block whose unit somebody released
-                    note(who, "has nothing to give back")
-            scopes[who] = CancelScope()
-            note(who, "did", action)
-
-    with move_on_after(100):
-        async with TaskGroup() as group:
-            for who, actions in enumerate(program):
-                group.create_task(worker(who, actions))
-    note(-1, "end")
-    return events
+            for what in action.split(" and "):
+                if what == "release":
+                    self.release(who)
+                else:
+                    self.cancel(args[0])
 
 
 @pytest.mark.parametrize("bounded", [False, True])
-@settings(max_examples=300, deadline=None)
+@examples(times=5)
 @given(value=st.integers(0, 3), program=PROGRAMS, shuffle=st.none() | st.integers(0, 9))
 @example(
     value=1,
@@ -200,6 +138,6 @@ async def play(semaphore: Any, program: list[list[tuple[Any, ...]]]) -> list[tup
 def test_random_programs(bounded, value, program, shuffle):
     plain = PlainSemaphore(value, bounded)
     ours = (BoundedSemaphore if bounded else Semaphore)(value)
-    expected = run(play(plain, program), speed=math.inf, shuffle=shuffle)
-    assert run(play(ours, program), speed=math.inf, shuffle=shuffle) == expected
+    expected = run(Play(plain, program).play(), speed=math.inf, shuffle=shuffle)
+    assert_same(run(Play(ours, program).play(), speed=math.inf, shuffle=shuffle), expected)
     assert "waiting" not in repr(ours)

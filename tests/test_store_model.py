@@ -4,14 +4,13 @@ Some filters fail, cancel those who wait, themselves among them, or put somethin
 who have been given something never learn of it.
 """
 
+import itertools
 import math
-import random
 import types
 
-import pytest
-
-from sleeploop import CancelScope, Store, TaskGroup, WouldBlock, checkpoint, create_task, sleep
+from sleeploop import CancelScope, Store, WouldBlock
 from tests.helpers import now, virtual
+from tests.twins import Visitors, each_seed
 
 COLOURS = "rgb"
 
@@ -110,27 +109,20 @@ def drop(wait):
     yield wait.send(None)
 
 
-class Program:
-    """Tasks do random things to the store; each is done to the reference as well."""
-
+class Program(Visitors):
     def __init__(self, seed):
-        self.rng = random.Random(seed)
+        super().__init__(seed)
         capacity = self.rng.choice([1, 2, 5, math.inf])
-        self.store = Store(capacity, stats=True)
-        self.reference = Reference(capacity)
-        self.log, self.expected = [], []  # who had to wait and was let go, what for, and when
-        self.scopes, self.cancelled = {}, set()
-        self.names = iter(range(10**6))
-        self.numbers = iter(range(10**6))
+        self.thing = Store(capacity, stats=True)
+        self.twin = Reference(capacity)
+        self.cancelled = set()
+        self.numbers = itertools.count()
         self.asked = [[], []]  # what filters were asked, in reality and by the reference
 
     def compare(self):
-        assert self.store.items == tuple(self.reference.items)
+        super().compare()
+        assert self.thing.items == tuple(self.twin.items)
         assert self.asked[0] == self.asked[1]
-        waiting = len(self.reference.getters) + len(self.reference.putters)
-        assert repr(self.store).endswith(f", {waiting} waiting>" if waiting else ")>")
-        self.expected += [(*grant, now()) for grant in self.reference.granted]
-        del self.reference.granted[:]
 
     def item(self):
         return self.rng.choice(COLOURS), next(self.numbers)
@@ -159,29 +151,35 @@ class Program:
 
         return lambda item: likes(item, True), lambda item: likes(item, False)
 
+    def leave(self, name):
+        self.twin.leave(name)
+        self.cancelled.add(name)
+
     def cancel(self, name, real):
         if not real:
-            self.reference.leave(name)
-            self.cancelled.add(name)
+            self.leave(name)
         elif name in self.scopes:
             self.scopes[name].cancel()
 
     def put(self, item, real):
         if not real:
-            return self.reference.put(item)
+            return self.twin.put(item)
         try:
-            self.store.put_nowait(item)
+            self.thing.put_nowait(item)
         except WouldBlock:
             return False
         return True
 
+    async def wait(self):
+        await (self.wait_to_put() if self.rng.random() < 0.4 else self.wait_to_get())
+
     async def wait_to_put(self):
         name, item = next(self.names), self.item()
         with CancelScope() as self.scopes[name]:
-            at_once = self.reference.put(item)
+            at_once = self.twin.put(item)
             if not at_once:
-                self.reference.putters.append((name, item))
-            await self.store.put(item)
+                self.twin.putters.append((name, item))
+            await self.thing.put(item)
             if not at_once:
                 self.log.append((name, "put", now()))
         del self.scopes[name]
@@ -191,10 +189,10 @@ class Program:
         name, got = next(self.names), None
         with CancelScope() as self.scopes[name]:
             real, likes = self.filters(name)
-            expected = self.reference.get(likes)
+            expected = self.twin.get(likes)
             if expected is None and name not in self.cancelled:
-                self.reference.getters.append((name, likes))
-            wait = self.store.get(real)
+                self.twin.getters.append((name, likes))
+            wait = self.thing.get(real)
             if expected is None and self.rng.random() < 0.2:
                 await drop(wait)
                 got = "dropped"
@@ -211,75 +209,41 @@ class Program:
             (entry,) = (entry for entry in self.expected if entry[0] == name)
             self.expected.remove(entry)
             if entry[1] != "failed":
-                self.reference.give_back(entry[1])
+                self.twin.give_back(entry[1])
                 wait.close()
         elif expected is not None:
             assert got == expected
         self.compare()
 
     def act(self):
-        """Something that needs no waiting."""
         what = self.rng.choice(["put", "put", "get", "cancel"])
         if what == "cancel":
-            if self.scopes:
-                name = self.rng.choice(sorted(self.scopes))
-                self.cancel(name, real=False)
-                self.cancel(name, real=True)
+            self.cancel_one()
         elif what == "put":
             item = self.item()
             assert self.put(item, real=False) == self.put(item, real=True)
         else:
             real, likes = self.filters(-1)
-            expected = self.reference.get(likes)
+            expected = self.twin.get(likes)
             try:
-                got = self.store.get_nowait(real)
+                got = self.thing.get_nowait(real)
             except WouldBlock:
                 got = None
             except Boom:
                 got = "failed"
             assert got == expected
-        self.compare()
-
-    async def worker(self):
-        for _ in range(self.rng.randrange(1, 8)):
-            action = self.rng.random()
-            if action < 0.2:
-                await self.wait_to_put()
-            elif action < 0.5:
-                await self.wait_to_get()
-            elif action < 0.85:
-                self.act()
-            else:
-                await self.rng.choice([checkpoint, lambda: sleep(self.rng.randrange(3))])()
-
-    async def main(self):
-        async with TaskGroup() as group:
-            for _ in range(self.rng.randrange(2, 12)):
-                group.create_task(self.worker())
-            create_task(self.end(), daemon=True)
-        self.compare()
-
-    async def end(self):
-        """Who waits for ever is cancelled, one by one."""
-        await sleep(100)
-        while self.scopes:
-            name = self.rng.choice(sorted(self.scopes))
-            self.cancel(name, real=False)
-            self.cancel(name, real=True)
-            self.compare()
-            await sleep(10)
 
 
-@pytest.mark.parametrize("block", range(10))
-def test_random_programs(block):
-    asked = waited = 0
-    for seed in range(block * 100, block * 100 + 100):
-        program = Program(seed)
-        virtual(program.main())
-        assert program.log == program.expected, seed
-        stats = program.store.stats()
-        assert stats.length.now == len(program.reference.items)
-        waited += len(program.log)
-        asked += len(program.asked[0])
+def check(seed):
+    """How many had to wait, and how many questions were asked."""
+    program = Program(seed)
+    virtual(program.main())
+    assert program.log == program.expected
+    assert program.thing.stats().length.now == len(program.twin.items)
+    return len(program.log), len(program.asked[0])
+
+
+def test_random_programs():
+    waited, asked = map(sum, zip(*each_seed(check, times=5), strict=True))
     assert waited > 100
     assert asked > 1000

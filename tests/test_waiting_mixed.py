@@ -12,7 +12,6 @@ import contextlib
 import gc
 import logging
 import math
-import os
 import random
 import signal
 import weakref
@@ -22,9 +21,8 @@ import pytest
 
 import sleeploop
 from sleeploop import CancelledError, CancelScope, SleepingLoop, TaskGroup
+from tests.twins import each_seed
 
-# For a longer search: SLEEPLOOP_MIXED=first:last of the seeds.
-FIRST, LAST = map(int, os.environ.get("SLEEPLOOP_MIXED", "0:200").split(":"))
 ERRORS = (
     sleeploop.WouldBlock,
     sleeploop.Interrupt,
@@ -569,12 +567,6 @@ def play(seed: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("first", range(FIRST, LAST, 50))
-def test_what_is_left_adds_up(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("sleeploop"), "disabled", True)  # it keeps tracebacks
-    for seed in range(first, min(first + 50, LAST)):
-        try:
-            play(seed)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
+    each_seed(play)

@@ -10,12 +10,11 @@ import math
 import random
 from typing import Any
 
-import pytest
-
 import sleeploop
 from sleeploop import BrokenResourceError, DeadlockError, WouldBlock
 from tests import reference
 from tests.reference import Task, Trap, Turn
+from tests.twins import assert_same, come_by, each_seed
 
 # ---- the rules -----------------------------------------------------------------------------------
 
@@ -265,9 +264,7 @@ def check(seed: int, shuffle: Any = None) -> list[Any]:
     log = ours.run(shuffle)
     schedule = ours.loop.schedule if shuffle is not None else None
     theirs = Play(reference, (Event, Lock), program).run(schedule)
-    for index, (mine, other) in enumerate(zip(log, theirs, strict=False)):
-        assert mine == other, (seed, index, log[max(0, index - 5) : index], program)
-    assert len(log) == len(theirs)
+    assert_same(log, theirs, program)
     for thing in (*ours.events, *ours.locks):
         assert "waiting" not in repr(thing)
     return log
@@ -280,20 +277,18 @@ def summary(log: list[Any]) -> set[Any]:
     }
 
 
-@pytest.mark.parametrize("block", range(8))
-def test_random_programs(block: int) -> None:
-    seen: set[Any] = set()
-    for seed in range(block * 250, block * 250 + 250):
-        seen |= summary(check(seed))
-    assert {
-        ("cancelled", "wait"), ("cancelled", "acquire"), ("cancelled", "lock"),
-        ("raised", "BrokenResourceError"), ("raised", "DeadlockError"),
-        ("raised", "WouldBlock"), ("raised", "RuntimeError"),
-        ("in",), ("swallowed",), "DeadlockError",
-    } <= seen  # fmt: skip
+WANTED = {
+    ("cancelled", "wait"), ("cancelled", "acquire"), ("cancelled", "lock"),
+    ("raised", "BrokenResourceError"), ("raised", "DeadlockError"),
+    ("raised", "WouldBlock"), ("raised", "RuntimeError"),
+    ("in",), ("swallowed",), "DeadlockError",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("block", range(4))
-def test_random_programs_in_random_orders(block: int) -> None:
-    for seed in range(block * 150, block * 150 + 150):
-        assert check(10_000 + seed, shuffle=seed)
+def test_random_programs() -> None:
+    each_seed(check, times=10)
+    come_by(lambda seed: summary(check(seed)), WANTED)
+
+
+def test_random_programs_in_random_orders() -> None:
+    each_seed(lambda seed: check(10_000 + seed, shuffle=seed), times=3)
