@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sleeploop import Condition, checkpoint, current_task
+from sleeploop import Condition, current_task
 
 
 async def wait(condition: Condition, log: list[Any], name: object = None) -> None:
@@ -15,8 +15,3 @@ async def wait(condition: Condition, log: list[Any], name: object = None) -> Non
 
 def holds(condition: Condition) -> bool:
     return condition.lock.owner is current_task()
-
-
-async def settle() -> None:
-    for _ in range(5):
-        await checkpoint()

@@ -26,3 +26,14 @@ def forgetful() -> Iterator[None]:
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         yield
         gc.collect()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What dies in such a test dies by its reference count."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

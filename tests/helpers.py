@@ -1,9 +1,10 @@
-"""Small coroutines and objects that several test files use."""
+"""Small functions, coroutines and objects that several test files use."""
 
 import math
 import os
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 from sleeploop import (
     CancelledError,
     CancelScope,
+    SleepingLoop,
+    checkpoint,
+    current_effective_deadline,
     current_loop,
     run,
     sleep,
@@ -27,6 +31,24 @@ def virtual(coro: Any) -> Any:
     return run(coro, speed=math.inf)
 
 
+def virtual_loop(*coros: Any, **options: Any) -> SleepingLoop:
+    return SleepingLoop(*coros, speed=math.inf, **options)
+
+
+def suspended(*coros: Any) -> SleepingLoop:
+    """At time 1, with more to do."""
+    loop = virtual_loop(*coros)
+    loop.run_until(1)
+    return loop
+
+
+def in_thread(function: Callable[..., object], *args: object) -> None:
+    """Call it in a thread of its own."""
+    thread = threading.Thread(target=function, args=args)
+    thread.start()
+    thread.join()
+
+
 async def give(value: Any, delay: float = 0) -> Any:
     """Return value, later."""
     await sleep(delay)
@@ -39,6 +61,10 @@ async def fail(error: BaseException, delay: float = 0) -> None:
     raise error
 
 
+async def fail_at_once(error: BaseException) -> None:
+    raise error
+
+
 async def fail_at_the_end(error: BaseException) -> None:
     """Raise error, once cancelled."""
     try:
@@ -47,7 +73,7 @@ async def fail_at_the_end(error: BaseException) -> None:
         raise error
 
 
-async def cleanup(log: list[Any], name: str, seconds: float) -> None:
+async def cleanup(log: list[Any], name: str, seconds: float = 0) -> None:
     """Sleep for good; once cancelled, take some time behind a shield."""
     try:
         await sleep_forever()
@@ -68,6 +94,22 @@ async def outcome(awaitable: Awaitable[Any]) -> object:
 def now() -> float:
     """The time of the loop that is running."""
     return current_loop().time()
+
+
+async def settle() -> None:
+    """What is ready may go on, and what follows from it."""
+    for _ in range(5):
+        await checkpoint()
+
+
+async def join(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+async def nothing_is_in_force() -> None:
+    """Where the task is, no block is around it any more."""
+    assert current_effective_deadline() == math.inf
+    await sleep(1000)
 
 
 async def cancel_at(when: float, scope: CancelScope, reason: object = None) -> None:
@@ -106,6 +148,18 @@ def references(*one: object) -> int:
     """How many there are to an object. In a tuple, since CPython does not always count those of
     arguments and local variables from 3.14 on."""
     return sys.getrefcount(one[0])
+
+
+class Thing:
+    """Something to refer to weakly."""
+
+
+class Error(Exception):
+    """Can be weakly referenced."""
+
+
+class Doom(BaseException):
+    """No Exception, and no cancellation."""
 
 
 class OnDel:

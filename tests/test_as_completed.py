@@ -25,16 +25,7 @@ from sleeploop import (
     sleep_forever,
     wait_for,
 )
-from tests.helpers import awaited_error, cancel_at, give, now, outcome, virtual
-
-
-class Error(Exception):
-    pass
-
-
-async def fail(error, delay=0.0):
-    await sleep(delay)
-    raise error
+from tests.helpers import Error, awaited_error, cancel_at, fail, give, now, outcome, virtual
 
 
 async def consume(iteration, log, name):

@@ -29,18 +29,13 @@ from sleeploop import (
     run,
     sleep,
 )
-from tests.helpers import ended, now, outcome, virtual
+from tests.helpers import ended, now, outcome, settle, suspended, virtual
 from tests.twins import each_seed
 
 
 async def arrive(barrier: Barrier, log: list[Any], name: object, delay: float = 0) -> None:
     await sleep(delay)
     log.append((name, await barrier.wait(), now()))
-
-
-async def settle() -> None:
-    for _ in range(5):
-        await checkpoint()
 
 
 # ---- making one ----------------------------------------------------------------------------------
@@ -541,12 +536,6 @@ def test_in_another_thread():
         await task
 
     virtual(main())
-
-
-def suspended(*coros: Any) -> SleepingLoop:
-    loop = SleepingLoop(*coros, speed=math.inf)
-    loop.run_until(1)
-    return loop
 
 
 def test_two_loops_do_not_meet():

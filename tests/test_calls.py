@@ -33,15 +33,9 @@ from sleeploop import (
     sleep_forever,
     to_thread,
 )
-from tests.helpers import give, now, virtual
+from tests.helpers import give, in_thread, now, virtual
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
-
-
-def in_thread(function, *args):
-    thread = threading.Thread(target=function, args=args)
-    thread.start()
-    thread.join()
 
 
 # ---- call_soon_threadsafe() --------------------------------------------------------------------

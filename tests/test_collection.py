@@ -7,7 +7,7 @@ import math
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -43,30 +43,11 @@ from sleeploop import (
     sleep_forever,
     timeout,
 )
-from tests.helpers import OnDel, give, references, virtual
-
-
-async def fail(error: BaseException) -> None:
-    raise error
-
-
-class Thing:
-    """Something to refer to weakly."""
+from tests.helpers import OnDel, Thing, fail_at_once, give, references, virtual
 
 
 class SubLoop(SleepingLoop):
     """A subclass has a dict, and its instances own a reference to it."""
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """What dies in such a test dies by its reference count."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 @pytest.fixture
@@ -550,7 +531,7 @@ def test_a_log_handler_that_brings_the_dying_task_back(by):
 
     async def main():
         box = []
-        task = create_task(fail(ValueError(box)), name="phoenix")
+        task = create_task(fail_at_once(ValueError(box)), name="phoenix")
         refs.append(weakref.ref(task))
         if by == "collector":
             box.append(task)
@@ -781,7 +762,7 @@ def test_an_async_generator_dropped_by_a_log_handler_at_the_very_end():
         await anext(kept[0])
 
     async def main():
-        failing.append(create_task(fail(ValueError())))
+        failing.append(create_task(fail_at_once(ValueError())))
         await iterate()
         await sleep(1)
 

@@ -24,32 +24,9 @@ from sleeploop import (
     sleep_forever,
     wait_for,
 )
-from tests.helpers import give, now, outcome, virtual
+from tests.helpers import Doom, Error, cleanup, fail, give, now, outcome, virtual
 
 BOTH = pytest.mark.parametrize("return_exceptions", [False, True])
-
-
-class Error(Exception):
-    """Can be weakly referenced."""
-
-
-class Doom(BaseException):
-    """No Exception, and no cancellation."""
-
-
-async def fail(error, delay=0.0):
-    await sleep(delay)
-    raise error
-
-
-async def cleanup(log, name, seconds=0.0):
-    """Sleeps for good; once cancelled it takes its time, behind a shield."""
-    try:
-        await sleep_forever()
-    finally:
-        with CancelScope(shield=True):
-            await sleep(seconds)
-        log.append((name, now()))
 
 
 # ---- what can be given -------------------------------------------------------------------------
@@ -483,14 +460,6 @@ async def raise_in_cleanup():
         await sleep_forever()
     finally:
         raise Error
-
-
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @BOTH

@@ -22,8 +22,8 @@ from sleeploop import (
     format_tasks,
     sleep,
 )
-from tests.conditions import holds, settle, wait
-from tests.helpers import now, virtual
+from tests.conditions import holds, wait
+from tests.helpers import now, settle, virtual
 
 # ---- making one ----------------------------------------------------------------------------------
 

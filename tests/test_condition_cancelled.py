@@ -20,8 +20,8 @@ from sleeploop import (
     move_on_after,
     sleep,
 )
-from tests.conditions import holds, settle, wait
-from tests.helpers import ended, now, outcome, virtual
+from tests.conditions import holds, wait
+from tests.helpers import ended, now, outcome, settle, virtual
 
 # ---- cancelled -----------------------------------------------------------------------------------
 

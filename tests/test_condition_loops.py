@@ -23,8 +23,8 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.conditions import holds, settle, wait
-from tests.helpers import OnDel, ended, outcome, references, virtual, yielding
+from tests.conditions import holds, wait
+from tests.helpers import OnDel, ended, outcome, references, settle, suspended, virtual, yielding
 
 # ---- loops ---------------------------------------------------------------------------------------
 
@@ -42,12 +42,6 @@ def test_another_loop_may_use_it_when_nobody_does_any_more():
     condition = Condition()
     for _ in range(2):
         assert virtual(main()) == ["let go"]
-
-
-def suspended(*coros: Any) -> SleepingLoop:
-    loop = SleepingLoop(*coros, speed=math.inf)
-    loop.run_until(1)
-    return loop
 
 
 def test_who_waits_keeps_the_lock_for_his_loop():

@@ -11,8 +11,8 @@ from sleeploop import (
     current_task,
     sleep,
 )
-from tests.conditions import holds, settle
-from tests.helpers import now, virtual
+from tests.conditions import holds
+from tests.helpers import now, settle, virtual
 
 
 def test_what_is_true_already_is_not_waited_for():

@@ -4,7 +4,6 @@ import gc
 import math
 import sys
 import threading
-import types
 from fractions import Fraction
 
 import pytest
@@ -26,6 +25,7 @@ from sleeploop import (
     sleep,
 )
 from tests.helpers import now, outcome, virtual
+from tests.waits import drop
 
 MANY = 100_000
 LENGTH = 1000  # of a chain
@@ -346,14 +346,6 @@ def test_a_group_of_waiters_is_cancelled():
         return tank.level
 
     assert virtual(main()) == 0.0
-
-
-@types.coroutine
-def drop(wait, trap_to):
-    """Wait, and let the await go by without looking at it."""
-    trap = wait.send(None)
-    yield trap
-    trap_to.append(wait)
 
 
 def test_an_amount_that_nobody_learns_of_goes_back():

@@ -24,17 +24,13 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import cleanup, fail, give, now, outcome
+from tests.helpers import cleanup, fail, give, now, outcome, virtual_loop
 
 
 async def ticks(log, period=1):
     while True:
         log.append(now())
         await sleep(period)
-
-
-def virtual_loop(*coros, **options):
-    return SleepingLoop(*coros, speed=math.inf, **options)
 
 
 # ---- run_until() a time ------------------------------------------------------------------------

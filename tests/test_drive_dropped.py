@@ -15,11 +15,7 @@ from sleeploop import (
     sleep_forever,
     sleep_until,
 )
-from tests.helpers import OnDel, cleanup, give
-
-
-def virtual_loop(*coros):
-    return SleepingLoop(*coros, speed=math.inf)
+from tests.helpers import OnDel, cleanup, give, virtual_loop
 
 
 async def nested(log, task):

@@ -19,7 +19,7 @@ from sleeploop import (
     run,
     sleep,
 )
-from tests.helpers import ended, fail, now, outcome, references, virtual, yielding
+from tests.helpers import Thing, ended, fail, now, outcome, references, virtual, yielding
 
 
 async def take(ticks, count):
@@ -306,10 +306,6 @@ def test_leaving_the_loop_leaves_nothing_behind():
         return now()
 
     assert virtual(main()) == 3.0
-
-
-class Thing:
-    """Something to refer to weakly."""
 
 
 def test_a_failed_run_lets_go_of_the_schedule():

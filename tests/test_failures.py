@@ -26,12 +26,7 @@ from sleeploop import (
     sleep_forever,
     timeout,
 )
-from tests.helpers import awaited_error, cleanup, fail, give, outcome, virtual
-
-
-class Thing:
-    """Something that a task has in a local variable."""
-
+from tests.helpers import Thing, awaited_error, cleanup, fail, give, outcome, virtual
 
 # ---- groups --------------------------------------------------------------------------------------
 

@@ -18,22 +18,9 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import cancel_at, give, now, outcome, virtual
+from tests.helpers import Doom, Error, cancel_at, cleanup, fail, give, now, outcome, virtual
 
 BOTH = pytest.mark.parametrize("return_exceptions", [False, True])
-
-
-class Error(Exception):
-    pass
-
-
-class Doom(BaseException):
-    """No Exception, and no cancellation."""
-
-
-async def fail(error, delay=0.0):
-    await sleep(delay)
-    raise error
 
 
 async def fail_in_cleanup(error):
@@ -41,16 +28,6 @@ async def fail_in_cleanup(error):
         await sleep_forever()
     finally:
         raise error
-
-
-async def cleanup(log, name, seconds=0.0):
-    """Sleeps for good; once cancelled it takes its time, behind a shield."""
-    try:
-        await sleep_forever()
-    finally:
-        with CancelScope(shield=True):
-            await sleep(seconds)
-        log.append((name, now()))
 
 
 async def cancel_myself(then=None):

@@ -22,12 +22,7 @@ from sleeploop import (
     sleep_forever,
     to_thread,
 )
-from tests.helpers import give
-
-
-def virtual_loop(*coros, **options):
-    return SleepingLoop(*coros, speed=math.inf, **options)
-
+from tests.helpers import give, virtual_loop
 
 # ---- signals -----------------------------------------------------------------------------------
 

@@ -24,12 +24,7 @@ from sleeploop import (
     timeout,
     wait_for,
 )
-from tests.helpers import give
-
-
-def virtual_loop(*coros, **options):
-    return SleepingLoop(*coros, speed=math.inf, **options)
-
+from tests.helpers import give, virtual_loop
 
 # ---- resurrection ------------------------------------------------------------------------------
 

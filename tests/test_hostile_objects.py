@@ -28,11 +28,7 @@ from sleeploop import (
     sleep_forever,
     sleep_until,
 )
-from tests.helpers import OnDel, awaited_error, give, virtual, yielding
-
-
-async def fail(error: BaseException) -> None:
-    raise error
+from tests.helpers import OnDel, awaited_error, fail_at_once, give, virtual, yielding
 
 
 class Duck:
@@ -109,7 +105,7 @@ def test_the_dying_error_of_a_failed_task_cannot_bring_the_task_back(monkeypatch
             ask_current_task(answers)
 
     async def main():
-        create_task(fail(Failure()), daemon=True)
+        create_task(fail_at_once(Failure()), daemon=True)
         await sleep(1)
 
     virtual(main())
@@ -119,7 +115,7 @@ def test_the_dying_error_of_a_failed_task_cannot_bring_the_task_back(monkeypatch
 
 def test_a_log_handler_may_ask_for_the_current_task():
     async def main():
-        create_task(fail(ValueError()), daemon=True)
+        create_task(fail_at_once(ValueError()), daemon=True)
         await sleep(1)
 
     answers = []
@@ -378,7 +374,7 @@ def test_failures_seen_while_they_are_being_reported():
             task.exception()
 
     async def main():
-        tasks.extend(create_task(fail(ValueError(i))) for i in range(100))
+        tasks.extend(create_task(fail_at_once(ValueError(i))) for i in range(100))
         await sleep(1)
 
     with Report(see_all), pytest.raises(ValueError, match=r"^0$"):
@@ -403,7 +399,7 @@ def test_tasks_made_by_a_log_handler_at_the_very_end_are_not_lost():
             outcomes.append("refused")
 
     async def main():
-        failing.append(create_task(fail(ValueError())))
+        failing.append(create_task(fail_at_once(ValueError())))
         await sleep(1)
 
     failing = []
@@ -881,7 +877,7 @@ def test_a_repr_that_fails_fails_alone():
     with pytest.raises(RuntimeError, match="<Mute object>"):
         SleepingLoop(mute, mute)
     with pytest.raises(Failure):
-        virtual(fail(Failure()))
+        virtual(fail_at_once(Failure()))
 
 
 def test_an_error_whose_repr_looks_around():
@@ -894,7 +890,7 @@ def test_an_error_whose_repr_looks_around():
     async def main():
         create_task(asks())
         await checkpoint()
-        await fail(Failure())
+        await fail_at_once(Failure())
 
     async def asks():
         words.append(str(await awaited_error(sleep_forever())))

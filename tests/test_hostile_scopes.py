@@ -22,15 +22,9 @@ from sleeploop import (
     sleep_forever,
     timeout,
 )
-from tests.helpers import OnDel, awaited_error, give, now, virtual
+from tests.helpers import OnDel, awaited_error, give, nothing_is_in_force, now, virtual
 
 NO_ERROR = (None, None, None)
-
-
-async def nothing_is_in_force():
-    """Where the task is, no block is around it any more."""
-    assert current_effective_deadline() == math.inf
-    await sleep(1000)
 
 
 # ---- objects that call back ----------------------------------------------------------------------
@@ -204,14 +198,6 @@ def test_a_coroutine_that_is_closed_by_hand_leaves_its_blocks():
 
 
 # ---- garbage -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collector")

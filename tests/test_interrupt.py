@@ -28,16 +28,12 @@ from sleeploop import (
     sleep_forever,
     timeout,
 )
-from tests.helpers import awaited_error
+from tests.helpers import awaited_error, now
 from tests.twins import each_seed
 
 
 def run(coro, **options):
     return sleeploop.run(coro, speed=math.inf, **options)
-
-
-def now():
-    return current_loop().time()
 
 
 async def note_interrupts(log, wait, rounds=1):

@@ -34,12 +34,7 @@ from sleeploop import (
     timeout,
 )
 from tests.helpers import awaited_error, ended, now, virtual
-
-
-async def hold(lock, log, name, seconds=1):
-    async with lock:
-        log.append((name, now()))
-        await sleep(seconds)
+from tests.waits import hold
 
 
 async def held(lock, seconds=1):

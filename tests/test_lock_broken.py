@@ -47,11 +47,6 @@ async def want_by_hand(lock):
     return "had"
 
 
-async def settle():
-    for _ in range(5):
-        await checkpoint()
-
-
 def error_of(outcome):
     assert type(outcome) is BrokenResourceError, outcome
     return str(outcome)

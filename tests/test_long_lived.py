@@ -22,7 +22,7 @@ from sleeploop import (
     sleep_forever,
     wait_for,
 )
-from tests.helpers import virtual
+from tests.helpers import settle, virtual
 
 
 def in_memory():
@@ -30,11 +30,6 @@ def in_memory():
     gc.collect()
     kinds = [type(thing).__name__ for thing in gc.get_objects()]
     return kinds.count("Task"), kinds.count("Join")
-
-
-async def settle():
-    for _ in range(5):
-        await checkpoint()
 
 
 def left_behind(call, times=20):

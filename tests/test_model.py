@@ -13,8 +13,7 @@ import os
 import random
 import subprocess
 import sys
-import types
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -26,6 +25,7 @@ from hypothesis import strategies as st
 
 import sleeploop
 from tests import reference, twins
+from tests.helpers import yielding
 from tests.twins import (
     Ask,
     Checkpoint,
@@ -92,12 +92,7 @@ class Emit(Op):
         return cls(choose((*MOMENTS, None, None, None, 42)))
 
     async def perform(self, play: Play, where: str) -> Any:
-        return await emit(self.value)
-
-
-@types.coroutine
-def emit(value: object) -> Generator[object, Any, Any]:
-    return (yield value)
+        return await yielding(self.value)
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,10 @@ from hypothesis import strategies as st
 import sleeploop
 from sleeploop import SleepingLoop, checkpoint, sleep, sleep_forever, sleep_until
 from tests import plainloop
+from tests.helpers import yielding
 
 SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
-
-
-@types.coroutine
-def emit(value: object) -> Generator[object, Any, Any]:
-    """What a bare `yield` of a value is to the loop."""
-    return (yield value)
 
 
 # ---- one program, two loops --------------------------------------------------------------------
@@ -318,7 +313,7 @@ def assert_wakes_at(asked: datetime, start: datetime = START) -> None:
     """At speed inf: at that very moment, and the actual time is told in the same zone."""
 
     async def main() -> None:
-        actual = await emit(asked)
+        actual = await yielding(asked)
         expected = max(asked.astimezone(UTC), start.astimezone(UTC))
         loop = sleeploop.current_loop()
         assert loop.time_ns() == (expected - start.astimezone(UTC)) // MICROSECOND * 1000
@@ -375,8 +370,8 @@ def test_time_zones_that_jump(berlin: ZoneInfo, fold: int) -> None:
 
 def test_the_actual_time_says_which_half_past_two(berlin: ZoneInfo) -> None:
     async def main() -> None:
-        first = await emit(datetime(2026, 10, 25, 2, 30, tzinfo=berlin))
-        second = await emit(datetime(2026, 10, 25, 2, 30, tzinfo=berlin, fold=1))
+        first = await yielding(datetime(2026, 10, 25, 2, 30, tzinfo=berlin))
+        second = await yielding(datetime(2026, 10, 25, 2, 30, tzinfo=berlin, fold=1))
         assert (first.fold, second.fold) == (0, 1)
         assert second.timestamp() - first.timestamp() == 3600
 
@@ -389,7 +384,7 @@ def test_the_past_steps_aside_once(before: timedelta, zone: tzinfo | None) -> No
     events = []
 
     async def late() -> None:
-        actual = await emit((START - before).astimezone(zone).replace(tzinfo=zone))
+        actual = await yielding((START - before).astimezone(zone).replace(tzinfo=zone))
         events.append("late")
         assert actual.astimezone(UTC) == START
 
@@ -423,7 +418,7 @@ def test_a_datetime_out_of_range_sleeps_until_cancelled(year: int) -> None:
 
     async def sleeper() -> None:
         try:
-            await emit(datetime(year, 12, 1, tzinfo=UTC))
+            await yielding(datetime(year, 12, 1, tzinfo=UTC))
         finally:
             events.append("cancelled")
 
@@ -437,11 +432,11 @@ def test_the_first_and_the_last_datetime() -> None:
     """In most zones they are no moments at all; they mean always and never all the same."""
 
     async def last() -> None:
-        await emit(datetime.max)
+        await yielding(datetime.max)
 
     async def main() -> None:
-        assert (await emit(datetime.min.replace(tzinfo=UTC))).tzinfo is UTC
-        assert (await emit(datetime.min)).year == 2000
+        assert (await yielding(datetime.min.replace(tzinfo=UTC))).tzinfo is UTC
+        assert (await yielding(datetime.min)).year == 2000
         assert sleeploop.current_loop().time_ns() == 0
         task = sleeploop.create_task(last(), daemon=True)
         await sleep(10**9)
@@ -479,7 +474,7 @@ def test_a_broken_zone_fails_at_the_yield() -> None:
         for good in range(10):
             zone = BrokenZone(good)
             try:
-                await emit(datetime(2000, 1, 1, 0, 0, 5, tzinfo=zone))
+                await yielding(datetime(2000, 1, 1, 0, 0, 5, tzinfo=zone))
             except LookupError:
                 failures += 1
             else:
@@ -500,9 +495,9 @@ def test_one_heap_for_all_kinds() -> None:
         events.append(name)
 
     ways = {
-        "naive": emit(local),
+        "naive": yielding(local),
         "sleep": sleep(5),
-        "aware": emit(local.astimezone(UTC)),
+        "aware": yielding(local.astimezone(UTC)),
         "until": sleep_until(5),
         "until local": sleep_until(local),
         "delta": sleep(5 * SECOND),
@@ -561,7 +556,7 @@ def test_never_early_in_real_time(zone: tzinfo | None) -> None:
     async def main() -> None:
         for wait in (0.02, 0.005, 0.001, 0.0001, 0, -1):
             asked = datetime.now(zone) + wait * SECOND
-            actual = await emit(asked)
+            actual = await yielding(asked)
             assert type(actual) is datetime
             assert actual.tzinfo is zone
             assert asked <= actual <= datetime.now(zone)
@@ -590,7 +585,7 @@ def test_datetimes_follow_the_loops_own_clock(speed: float, start: datetime | No
     async def main() -> None:
         loop = sleeploop.current_loop()
         asked = loop.now(UTC) + timedelta(seconds=0.02 * speed)
-        actual = await emit(asked)
+        actual = await yielding(asked)
         assert asked <= actual <= loop.now(UTC)
         assert loop.time() >= 0.02 * speed
 
@@ -660,7 +655,7 @@ def test_garbage_is_refused_inside_the_coroutine(
 ) -> None:
     async def main() -> str:
         with pytest.raises(TypeError) as caught:
-            await emit(make())
+            await yielding(make())
         assert name in str(caught.value)
         assert hint in str(caught.value)
         assert len(str(caught.value)) < 400
@@ -672,7 +667,7 @@ def test_garbage_is_refused_inside_the_coroutine(
 
 def test_garbage_not_caught_is_the_runs_error() -> None:
     async def main() -> None:
-        await emit(42)
+        await yielding(42)
 
     with pytest.raises(TypeError, match="cannot wait for 42"):
         sleeploop.run(main(), speed=math.inf)
@@ -685,14 +680,14 @@ def test_the_refusal_comes_in_the_next_pass() -> None:
     async def refused() -> None:
         for _ in range(2):
             try:
-                await emit(42)
+                await yielding(42)
             except TypeError:
                 events.append("refused")
 
     async def other() -> None:
         for n in range(2):
             events.append(n)
-            await emit(None)
+            await yielding(None)
 
     SleepingLoop(refused(), other(), speed=math.inf).run_until_complete()
     assert events == [0, "refused", 1, "refused"]
@@ -704,7 +699,7 @@ def test_a_garbage_object_may_fail_at_every_attribute(monkeypatch: pytest.Monkey
 
     async def main() -> None:
         with pytest.raises(TypeError, match=r"cannot wait for .*NoAttributes"):
-            await emit(NoAttributes())
+            await yielding(NoAttributes())
 
     sleeploop.run(main(), speed=math.inf)
     assert unraisable == []
@@ -718,7 +713,7 @@ def test_a_repr_that_exits_is_not_held_up(error: type[BaseException]) -> None:
 
     async def main() -> str:
         with pytest.raises(error, match="from __repr__"):
-            await emit(Exit())
+            await yielding(Exit())
         return "went on"
 
     assert sleeploop.run(main(), speed=math.inf) == "went on"
@@ -729,7 +724,7 @@ def test_none_steps_aside_once() -> None:
 
     async def step(name: str) -> None:
         for _ in range(2):
-            events.append((name, await emit(None)))
+            events.append((name, await yielding(None)))
 
     SleepingLoop(step("a"), step("b"), speed=math.inf).run_until_complete()
     assert events == [("a", None), ("b", None), ("a", None), ("b", None)]
@@ -740,7 +735,7 @@ def test_a_sleep_may_be_stepped_by_hand() -> None:
 
     async def main() -> Any:
         steps = sleep(5).__await__()
-        assert await emit(steps.send(None)) is None
+        assert await yielding(steps.send(None)) is None
         return end(steps, None)
 
     assert sleeploop.run(main(), speed=math.inf) == 5 * SECOND
@@ -751,7 +746,7 @@ def test_a_sleep_that_is_over_is_garbage() -> None:
         used = sleep(1)
         await used
         with pytest.raises(TypeError, match="'await' it, once"):
-            await emit(used)
+            await yielding(used)
         with pytest.raises(RuntimeError, match="awaited before"):
             await used
 
@@ -763,6 +758,6 @@ def test_a_sleep_begun_elsewhere_is_garbage() -> None:
 
     async def main() -> None:
         with pytest.raises(TypeError, match="'await' it, once and on this loop"):
-            await emit(steps)
+            await yielding(steps)
 
     sleeploop.run(main(), speed=math.inf)

@@ -18,7 +18,7 @@ from sleeploop import (
     sleep_forever,
     timeout,
 )
-from tests.helpers import now, outcome, virtual
+from tests.helpers import nothing_is_in_force, now, outcome, virtual
 
 NO_ERROR = (None, None, None)
 
@@ -26,12 +26,6 @@ NO_ERROR = (None, None, None)
 def leaving_fails(scope, match):
     with pytest.raises(RuntimeError, match=match):
         scope.__exit__(*NO_ERROR)
-
-
-async def nothing_is_in_force():
-    """Where the task is, no block is around it any more."""
-    assert current_effective_deadline() == math.inf
-    await sleep(1000)
 
 
 # ---- used in a wrong way -------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import now, virtual
+from tests.helpers import now, virtual, virtual_loop
 
 
 class Counted:
@@ -104,10 +104,6 @@ class Stack(Counted):
 def kind(request: pytest.FixtureRequest) -> type[Counted]:
     cls: type[Counted] = request.param
     return cls
-
-
-def virtual_loop(*coros: Any) -> SleepingLoop:
-    return SleepingLoop(*coros, speed=math.inf)
 
 
 # ---- asked from outside --------------------------------------------------------------------------

@@ -19,16 +19,7 @@ from sleeploop import (
     sleep_until,
     timeout,
 )
-from tests.helpers import OnDel, ended, give, now, virtual
-
-
-async def fail(error):
-    raise error
-
-
-async def join(awaitable):
-    return await awaitable
-
+from tests.helpers import OnDel, ended, fail_at_once, give, join, now, virtual
 
 # ---- which tasks it reaches, and when ------------------------------------------
 
@@ -111,7 +102,7 @@ def test_cancelled_twice_and_when_it_is_done():
         assert await returned == "result"
         assert not returned.cancelled()
 
-        failed = create_task(fail(ValueError("x")))
+        failed = create_task(fail_at_once(ValueError("x")))
         with pytest.raises(ValueError, match="x"):
             await failed
         assert failed.cancel() is False

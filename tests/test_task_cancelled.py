@@ -18,12 +18,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import OnDel, ended, give, now, references, virtual
-
-
-async def join(awaitable):
-    return await awaitable
-
+from tests.helpers import OnDel, ended, give, join, now, references, virtual
 
 # ---- what a coroutine may do about it ------------------------------------------
 

@@ -21,11 +21,7 @@ from sleeploop import (
     sleep_forever,
     wait_for,
 )
-from tests.helpers import awaited_error, give, outcome, virtual
-
-
-class Thing:
-    """Something that a waiter has in a local variable."""
+from tests.helpers import Thing, awaited_error, give, outcome, virtual
 
 
 def frames(error):

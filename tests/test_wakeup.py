@@ -29,7 +29,7 @@ from sleeploop import (
     sleep_forever,
     to_thread,
 )
-from tests.helpers import fail, give
+from tests.helpers import fail, give, in_thread
 
 
 @pytest.fixture
@@ -51,12 +51,6 @@ def suspended(*coros, speed=math.inf):
     while loop.step():
         pass
     return loop
-
-
-def in_thread(function, *args):
-    thread = threading.Thread(target=function, args=args)
-    thread.start()
-    thread.join()
 
 
 # ---- the callback --------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from sleeploop import (
     move_on_after,
     sleep,
 )
-from tests.helpers import now, yielding
+from tests.helpers import Doom, now, yielding
 
 T = TypeVar("T")
 
@@ -150,10 +150,6 @@ class Ask(Join):
     async def perform(self, play: Any, where: str) -> Any:
         task = play.pick_task(self.index)
         return play.ask(task) if task is not None else None
-
-
-class Doom(BaseException):
-    """No Exception, and no cancellation: it ends the run, whoever raises it."""
 
 
 @dataclass(frozen=True)
