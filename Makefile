@@ -23,9 +23,12 @@ OOM    ?= full
 LEAKS  ?= 3:4
 BUILDS ?= all
 
+# Each process of pytest would compile all the tests anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test nightly lint format werror asan leaks oom syscalls portable coverage walk \
-        bench versions newer dist clean venv
+        scaling bench versions newer dist clean venv
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [ARGS="arguments for pytest or the rig"]'
@@ -96,6 +99,9 @@ walk: ## how many calls, through how many files, it takes to get a thing done (A
 		sh tools/env.sh $(PYTHON) $(ENVS)/walk
 	@gcc -O1 -shared -fPIC tools/walk.c -o $(ENVS)/walk/recorder.so
 	@LD_PRELOAD=$(ENVS)/walk/recorder.so $(ENVS)/walk/bin/python tools/walk.py $(ARGS)
+
+scaling: venv ## do eight times as many take eight times as long?
+	$(PY) -m benchmarks.scaling
 
 bench: ## the benchmarks, with their peers beside us
 	@sh tools/env.sh $(PYTHON) $(VENV) bench

@@ -13,7 +13,6 @@ from sleeploop import (
     CancelledError,
     CancelScope,
     DeadlockError,
-    Event,
     LoopClosedError,
     SleepingLoop,
     checkpoint,
@@ -24,7 +23,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import cleanup, fail, give, now, outcome, virtual_loop
+from tests.helpers import cleanup, fail, give, now, virtual_loop
 
 
 async def ticks(log, period=1):
@@ -449,40 +448,3 @@ def test_another_thread_may_not_drive_it_at_the_same_time():
         go_on.set()
         thread.join()
     loop.close()
-
-
-# ---- many loops ----------------------------------------------------------------------------------
-
-
-def seconds_to_drive(n, drive):
-    """Processor time for as many loops that are all suspended at the same time."""
-    best = math.inf
-    for _ in range(3):
-        loops = [SleepingLoop(sleep(1), speed=math.inf) for _ in range(n)]
-        events = [Event() for _ in loops]
-        for loop, event in zip(loops, events, strict=True):
-            loop.create_task(outcome(event.wait()))
-            loop.step()
-        began = time.process_time()
-        for loop, event in zip(loops, events, strict=True):
-            drive(loop, event)
-        best = min(best, time.process_time() - began)
-        for loop in loops:
-            loop.close()
-    return best
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "drive",
-    [
-        lambda loop, _: loop.step(),
-        lambda loop, _: loop.run_until(2),
-        lambda loop, event: (event.set(), loop.step()),
-        lambda loop, _: loop.close(),
-        lambda loop, _: repr(loop.tasks()[0]),
-    ],
-)
-def test_a_loop_does_not_look_through_those_that_are_suspended(drive):
-    """Eight times as many take less than 24 times as long: it would be 64 times."""
-    assert seconds_to_drive(4000, drive) < 24 * max(seconds_to_drive(500, drive), 0.0005)

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import logging
 import math
-import time
 import weakref
 
 import pytest
@@ -306,34 +305,6 @@ def test_what_comes_out_of_a_log_ends_the_run(error, monkeypatch):
 
 
 # ---- how much work -------------------------------------------------------------------------------
-
-
-async def many_failures(n):
-    group = await in_a_group(sleep(5), *(fail(ValueError(i)) for i in range(n)))
-    assert len(group.exceptions) == n
-
-
-async def the_same_failure_many_times(n):
-    error = ValueError()
-    group = await in_a_group(sleep(5), *(fail(error) for _ in range(n)))
-    assert group.exceptions == (error,)
-
-
-@pytest.mark.parametrize("work", [many_failures, the_same_failure_many_times])
-def test_many_failures_take_time_in_proportion(work):
-    def seconds(n):
-        times = []
-        for _ in range(3):
-            began = time.process_time()
-            virtual(work(n))
-            times.append(time.process_time() - began)
-        return min(times)
-
-    gc.disable()  # what it looks through is more each time
-    try:
-        assert seconds(32_000) < 100 * seconds(2_000)  # in proportion 16, in its square 256
-    finally:
-        gc.enable()
 
 
 def test_many_failures_of_a_run():

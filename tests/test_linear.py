@@ -1,118 +1,62 @@
 """What many of something cost: in proportion to how many they are, or nearly so."""
 
-import math
 import random
-import time
+import sys
 
 import pytest
 
+from benchmarks import scaling
 from sleeploop import (
-    CancelledError,
     CancelScope,
     Interrupt,
     Resource,
     TaskGroup,
     checkpoint,
-    current_task,
     find_deadlocks,
     format_tasks,
-    run,
     sleep,
     sleep_forever,
 )
 from tests.helpers import awaited_error, virtual
 
 
-async def scopes_from_inside(n):
-    scopes = [CancelScope() for _ in range(n)]
-    for scope in scopes:
-        scope.__enter__()
-    for scope in reversed(scopes):
-        scope.cancel()
-        await_once = checkpoint()
-        with pytest.raises(CancelledError):
-            await await_once
-    for scope in reversed(scopes):
-        scope.__exit__(None, None, None)
+def calls(function):
+    """How many, of Python functions and of C functions, it makes."""
+    count = 0
+
+    def profile(frame, event, arg):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return count
 
 
-async def shields_from_inside(n):
-    with CancelScope() as around:
-        scopes = [CancelScope() for _ in range(n)]
-        for scope in scopes:
-            scope.__enter__()
-        around.cancel()
-        for shield in (True, False):
-            for scope in reversed(scopes):
-                scope.shield = shield
-        for scope in reversed(scopes):
-            scope.__exit__(None, None, None)
-
-
-async def nested(n, tasks, at_the_bottom):
-    tasks.append(current_task())
-    async with TaskGroup() as group:
-        if n > 0:
-            group.create_task(nested(n - 1, tasks, at_the_bottom))
-        else:
-            await at_the_bottom()
-
-
-async def tasks_from_inside(n):
-    tasks = []
-    async with TaskGroup() as group:
-        group.create_task(nested(n, tasks, sleep_forever))
-        await sleep(1)
-        for task in reversed(tasks):
-            task.cancel()
-
-
-async def reports_of_a_deep_tree(n):
-    async def report():
+def test_reports_of_a_tree_eight_times_as_deep_take_eight_times_as_many_calls():
+    async def report(counts):
+        counts.append(calls(lambda: format_tasks(limit=10)))
+        counts.append(calls(find_deadlocks))
         assert format_tasks(limit=10).count("\n") == 10
         assert find_deadlocks() == []
 
-    await nested(n, [], report)
+    def of(n):
+        counts = []
+        virtual(scaling.nested(n, [], lambda: report(counts)))
+        return counts
+
+    for few, many in zip(of(100), of(800), strict=True):
+        assert many < 12 * few
 
 
-async def preemption(n):
-    async def hold(priority):
-        try:
-            async with resource.request(priority=priority, preempt=True):
-                await sleep_forever()
-        except Interrupt:
-            pass
-
-    resource = Resource(n)
-    async with TaskGroup() as group:
-        for i in range(2 * n):
-            group.create_task(hold(2 * n - i))
-        await sleep(1)
-        assert sorted(request.priority for request in resource.users) == list(range(1, n + 1))
-        group.cancel_scope.cancel()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("work", "n"),
-    [
-        (scopes_from_inside, 2000),
-        (shields_from_inside, 4000),
-        (tasks_from_inside, 1000),
-        (reports_of_a_deep_tree, 1000),
-        (preemption, 1000),
-    ],
-)
-def test_eight_times_as_many_take_nothing_like_64_times_as_long(work, n):
-    def seconds(n):
-        times = []
-        for _ in range(3):
-            began = time.process_time()
-            run(work(n), speed=math.inf)
-            times.append(time.process_time() - began)
-        return min(times)
-
-    assert seconds(8 * n) < 30 * seconds(n)
+@pytest.mark.parametrize("workload", scaling.WORKLOADS, ids=lambda workload: workload.__name__)
+def test_what_is_timed_in_the_benchmarks_is_right(workload):
+    with workload(100) as ready:
+        ready()
 
 
 def test_the_outermost_counts_in_whatever_order_scopes_are_cancelled():
