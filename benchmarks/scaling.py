@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -21,13 +22,19 @@ from typing import Any
 from sleeploop import (
     CancelledError,
     CancelScope,
+    CapacityLimiter,
     Event,
     Interrupt,
+    Lock,
+    Request,
     Resource,
     SleepingLoop,
+    Task,
     TaskGroup,
     checkpoint,
+    create_task,
     current_task,
+    first_of,
     run,
     sleep,
     sleep_forever,
@@ -122,6 +129,62 @@ async def preemption(n: int) -> None:
         group.cancel_scope.cancel()
 
 
+# ---- lines ---------------------------------------------------------------------------------------
+
+
+async def leave(tasks: list[Task[Any]]) -> None:
+    """In any order, all but one, whose turn then comes."""
+    await checkpoint()
+    random.Random(1).shuffle(tasks)
+    for task in tasks[1:]:
+        task.cancel()
+    await checkpoint()
+
+
+@in_virtual_time
+async def waiters_of_a_lock_leave(n: int) -> None:
+    lock = Lock()
+    await lock.acquire()
+    tasks = [create_task(lock.acquire()) for _ in range(n)]
+    await leave(tasks)
+    lock.release()
+    assert await tasks[0]
+
+
+@in_virtual_time
+async def borrowers_come_and_go(n: int) -> None:
+    limiter = CapacityLimiter(0)
+    tasks = [create_task(limiter.acquire_on_behalf_of(i)) for i in range(n)]
+    await leave(tasks)
+    limiter.total_tokens = n
+    await tasks[0]
+    (first,) = limiter.borrowers
+    limiter.release_on_behalf_of(first)
+    for i in range(n):
+        limiter.acquire_on_behalf_of_nowait(i)
+    for i in range(n):
+        limiter.release_on_behalf_of(i)
+
+
+@in_virtual_time
+async def requests_leave(n: int) -> None:
+    async def visit(request: Request) -> None:
+        async with request:
+            await sleep(1)
+
+    resource = Resource()
+    async with TaskGroup() as group:
+        requests = [resource.request(i % 7) for i in range(n)]
+        tasks = [group.create_task(visit(request)) for request in requests]
+        await leave(tasks)
+
+
+@in_virtual_time
+async def one_of_many_comes_first(n: int) -> None:
+    last = sleep(1)
+    assert list(await first_of(*(Event().wait() for _ in range(n)), last)) == [last]
+
+
 # ---- failures of a group -------------------------------------------------------------------------
 
 
@@ -209,6 +272,10 @@ WORKLOADS = {
     shields_from_inside: 4000,
     tasks_from_inside: 1000,
     preemption: 1000,
+    waiters_of_a_lock_leave: 2000,
+    borrowers_come_and_go: 2000,
+    requests_leave: 2000,
+    one_of_many_comes_first: 2000,
     many_failures: 2000,
     the_same_failure_many_times: 2000,
     step: 500,

@@ -23,6 +23,7 @@ from sleeploop import (
     sleep_until,
 )
 
+CROWD = 20_000  # so many at once; what they cost is seen in benchmarks/scaling.py
 ISOLATED = Path(__file__).with_name("isolated")
 
 

@@ -29,7 +29,7 @@ from sleeploop import (
     run,
     sleep,
 )
-from tests.helpers import ended, now, outcome, settle, suspended, virtual
+from tests.helpers import CROWD, ended, now, outcome, settle, suspended, virtual
 from tests.twins import each_seed
 
 
@@ -587,9 +587,6 @@ def test_nothing_is_kept_of_a_wait():
         virtual(main())
     finally:
         gc.enable()
-
-
-CROWD = 100_000
 
 
 @pytest.mark.slow

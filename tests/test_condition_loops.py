@@ -24,7 +24,17 @@ from sleeploop import (
     sleep_forever,
 )
 from tests.conditions import holds, wait
-from tests.helpers import OnDel, ended, outcome, references, settle, suspended, virtual, yielding
+from tests.helpers import (
+    CROWD,
+    OnDel,
+    ended,
+    outcome,
+    references,
+    settle,
+    suspended,
+    virtual,
+    yielding,
+)
 
 # ---- loops ---------------------------------------------------------------------------------------
 
@@ -380,8 +390,6 @@ def test_a_cycle_through_a_predicate():
 
 
 # ---- a crowd -------------------------------------------------------------------------------------
-
-CROWD = 100_000
 
 
 @pytest.mark.slow

@@ -24,10 +24,9 @@ from sleeploop import (
     move_on_after,
     sleep,
 )
-from tests.helpers import now, outcome, virtual
+from tests.helpers import CROWD, now, outcome, virtual
 from tests.waits import drop
 
-MANY = 100_000
 LENGTH = 1000  # of a chain
 
 
@@ -646,23 +645,23 @@ def test_many_waiters():
         order.append(n)
 
     async def main():
-        blocker = create_task(tank.get(MANY))
+        blocker = create_task(tank.get(CROWD))
         await checkpoint()
-        for n in range(MANY):
+        for n in range(CROWD):
             create_task(get(n))
-        await tank.put(MANY - 1)
+        await tank.put(CROWD - 1)
         await checkpoint()
         assert order == []
         blocker.cancel()
         assert tank.level == 0.0
         await checkpoint()
-        assert order == list(range(MANY - 1))
+        assert order == list(range(CROWD - 1))
         await tank.put(1)
         await checkpoint()
 
     tank, order = Container(), []
     virtual(main())
-    assert order == list(range(MANY))
+    assert order == list(range(CROWD))
 
 
 def test_the_loop_is_dropped_while_tasks_wait():

@@ -31,7 +31,7 @@ from sleeploop import (
     sleep_forever,
     timeout,
 )
-from tests.helpers import virtual
+from tests.helpers import CROWD, virtual
 from tests.twins import come_by, each_seed
 
 
@@ -524,13 +524,13 @@ def test_run_until_a_task_that_is_stuck():
 
 
 @pytest.mark.slow
-def test_100_000_tasks_at_one_lock():
+def test_a_crowd_at_one_lock():
     async def main():
         x, y = Lock(name="x"), Lock(name="y")
         a = create_task(hold(x, y), name="a")
         create_task(hold(y, x), name="b")
         await checkpoint()
-        waiting = [create_task(x.acquire()) for _ in range(100_000)]
+        waiting = [create_task(x.acquire()) for _ in range(CROWD)]
         await sleep(1)
         (found,) = find_deadlocks()
         assert [task.name for task in found.tasks] == ["a", "b"]
@@ -542,9 +542,9 @@ def test_100_000_tasks_at_one_lock():
 
 
 @pytest.mark.slow
-def test_100_000_tasks_in_one_circle_and_100_000_who_wait_for_one_that_is_gone():
+def test_a_crowd_in_one_circle_and_one_that_waits_for_what_is_gone():
     async def main():
-        n = 100_000
+        n = CROWD
         locks = [Lock() for _ in range(n)]
         tasks = [create_task(hold(locks[i], locks[(i + 1) % n])) for i in range(n)]
         gone = CapacityLimiter(1)
@@ -557,7 +557,7 @@ def test_100_000_tasks_in_one_circle_and_100_000_who_wait_for_one_that_is_gone()
             task.cancel()
         return len(found), len(found[0].tasks), {len(one.tasks) for one in found[1:]}
 
-    assert virtual(main()) == (100_001, 100_000, {1})
+    assert virtual(main()) == (CROWD + 1, CROWD, {1})
 
 
 # ---- any graph, beside all there is to try -------------------------------------------------------

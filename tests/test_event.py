@@ -17,7 +17,7 @@ from sleeploop import (
     sleep,
     timeout,
 )
-from tests.helpers import awaited_error, ended, now, virtual
+from tests.helpers import CROWD, awaited_error, ended, now, virtual
 
 
 async def note(event, log, name):
@@ -332,11 +332,9 @@ def test_the_deadline_comes_with_the_event():
 
 # ---- many ----------------------------------------------------------------------------------------
 
-MANY = 100_000
-
 
 def crowd(loop_main):
-    """Runs with MANY tasks that wait; they are made in a loop, without a group."""
+    """Runs with CROWD tasks that wait; they are made in a loop, without a group."""
 
     async def main():
         event, came = Event(), []
@@ -345,9 +343,9 @@ def crowd(loop_main):
             await event.wait()
             came.append(number)
 
-        tasks = [create_task(wait(number)) for number in range(MANY)]
+        tasks = [create_task(wait(number)) for number in range(CROWD)]
         await checkpoint()
-        assert repr(event) == f"<Event not set, {MANY} waiting>"
+        assert repr(event) == f"<Event not set, {CROWD} waiting>"
         await loop_main(event, tasks)
         return came
 
@@ -361,14 +359,14 @@ def test_many_are_let_go_in_order():
         event.clear()
         await tasks[-1]
 
-    assert crowd(main) == list(range(MANY))
+    assert crowd(main) == list(range(CROWD))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["front to back", "back to front", "at random"])
 def test_many_are_cancelled_but_one(order):
     async def main(event, tasks):
-        stays = tasks.pop(MANY // 2)
+        stays = tasks.pop(CROWD // 2)
         if order == "back to front":
             tasks.reverse()
         elif order == "at random":
@@ -376,13 +374,13 @@ def test_many_are_cancelled_but_one(order):
         for number, task in enumerate(tasks):
             task.cancel()
             if number % 10_000 == 0:
-                assert repr(event) == f"<Event not set, {MANY - number - 1} waiting>"
+                assert repr(event) == f"<Event not set, {CROWD - number - 1} waiting>"
                 await checkpoint()
         event.set()
         await stays
-        assert sum(task.cancelled() for task in tasks) == MANY - 1
+        assert sum(task.cancelled() for task in tasks) == CROWD - 1
 
-    assert crowd(main) == [MANY // 2]
+    assert crowd(main) == [CROWD // 2]
 
 
 def test_the_task_that_sets_may_be_none_at_all():

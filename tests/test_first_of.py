@@ -31,7 +31,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import Error, cleanup, ended, fail, give, now, virtual
+from tests.helpers import CROWD, Error, cleanup, ended, fail, give, now, virtual
 from tests.waits import BOTH, held_lock
 
 # ---- first_of: who is first ----------------------------------------------------------------------
@@ -557,16 +557,16 @@ def test_references(function):
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_at_once():
+def test_a_crowd_at_once():
     async def main():
         event = Event()
-        waits = [event.wait() for _ in range(100_000)]
+        waits = [event.wait() for _ in range(CROWD)]
         create_task(ring(event))
         done = await first_of(*waits)
         assert list(done) == waits
         lock = Lock()
         last = sleep(1)
-        done = await first_of(*(Event().wait() for _ in range(50_000)), last)
+        done = await first_of(*(Event().wait() for _ in range(CROWD)), last)
         assert list(done) == [last]
         return lock.locked()
 

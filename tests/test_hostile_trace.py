@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import threading
+import types
 import weakref
 
 import pytest
@@ -147,12 +148,12 @@ def test_code_is_kept_until_the_loop_goes():
 
 def test_more_places_than_there_is_room_for():
     async def main():
-        space = {"checkpoint": checkpoint}
         for _ in range(132):
-            exec(compile(source, "long", "exec"), space)
-            await space["f"]()
+            await types.FunctionType(code.replace(), globals())()
 
-    source = "async def f():\n" + " await checkpoint()\n" * 500
+    space = {}
+    exec(compile("async def f():\n" + " await checkpoint()\n" * 500, "long", "exec"), space)
+    code = space["f"].__code__
     lines = [e.line for e in run(main()).events if e.kind == "checkpoint"]
     assert len(lines) == 66_000
     known = lines.index(0)

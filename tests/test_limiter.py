@@ -21,7 +21,7 @@ from sleeploop import (
     move_on_after,
     sleep,
 )
-from tests.helpers import now, virtual, yielding
+from tests.helpers import CROWD, now, virtual, yielding
 from tests.waits import have, use
 
 # ---- borrowed and given back ---------------------------------------------------------------------
@@ -464,7 +464,7 @@ def test_a_crowd():
             order.append(n)
 
     async def main():
-        tasks = [create_task(one(n)) for n in range(100_000)]
+        tasks = [create_task(one(n)) for n in range(CROWD)]
         await checkpoint()
         for task in tasks[1::2]:
             task.cancel()
@@ -472,17 +472,17 @@ def test_a_crowd():
         await sleep(1)
         assert limiter.borrowed_tokens == 0
         limiter.total_tokens = math.inf
-        for n in range(100_000):
+        for n in range(CROWD):
             limiter.acquire_on_behalf_of_nowait(n)
-        assert limiter.borrowers == tuple(range(100_000))
-        for n in range(100_000):
+        assert limiter.borrowers == tuple(range(CROWD))
+        for n in range(CROWD):
             limiter.release_on_behalf_of(n)
         limiter.acquire_on_behalf_of_nowait("last")
         assert limiter.borrowers == ("last",)
 
     limiter, order = CapacityLimiter(0), []
     virtual(main())
-    assert order == list(range(0, 100_000, 2))
+    assert order == list(range(0, CROWD, 2))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

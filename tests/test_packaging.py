@@ -114,6 +114,7 @@ def build(kind: str, source: Path, target: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("built")
 def test_sdist_is_the_whole_project(built: tuple[Path, Path]) -> None:
     with tarfile.open(built[0]) as archive:
         packed = {member.name for member in archive if member.isfile()}
@@ -124,6 +125,7 @@ def test_sdist_is_the_whole_project(built: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("built")
 def test_wheel_is_the_extension_and_the_package(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as archive:
         packed = set(archive.namelist())
@@ -135,6 +137,7 @@ def test_wheel_is_the_extension_and_the_package(built: tuple[Path, Path]) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("built")
 def test_wheel_works_by_itself(built: tuple[Path, Path], tmp_path: Path) -> None:
     with zipfile.ZipFile(built[1]) as archive:
         archive.extractall(tmp_path)

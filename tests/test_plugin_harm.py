@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.plugin import run
+from tests.plugin import LEAN, run
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.no_leak_check  # a run of pytest keeps things
@@ -487,7 +487,7 @@ def test_what_ends_the_session(pytester, end):
         await sleep(1)
 """.replace("\n    ", "\n")
     )
-    result = pytester.runpytest_subprocess("-s", "-pno:asyncio", "-pno:anyio")
+    result = pytester.runpytest_subprocess("-s", *LEAN)
     result.stdout.fnmatch_lines(["*torn down*", "!*"])
     result.stdout.no_fnmatch_line("*PytestWarning*")
 

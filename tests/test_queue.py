@@ -30,7 +30,7 @@ from sleeploop import (
     move_on_after,
     sleep,
 )
-from tests.helpers import OnDel, ended, now, outcome, virtual, yielding
+from tests.helpers import CROWD, OnDel, ended, now, outcome, virtual, yielding
 
 KINDS = [Queue, LifoQueue, PriorityQueue]
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -229,32 +229,32 @@ def test_a_getter_and_a_putter_in_turns():
 
 @pytest.mark.slow
 @each_kind
-def test_a_hundred_thousand_wait(kind):
+def test_a_crowd_waits(kind):
     async def main():
         queue, log = kind(1), []
-        for n in range(100_000):
+        for n in range(CROWD):
             create_task(take(queue, log, n))
         await checkpoint()
         assert queue.qsize() == 0
-        for n in range(100_000):
+        for n in range(CROWD):
             await queue.put(n)
         await checkpoint()
         return log
 
-    assert virtual(main()) == [(n, n) for n in range(100_000)]
+    assert virtual(main()) == [(n, n) for n in range(CROWD)]
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_wait_for_room():
+def test_a_crowd_waits_for_room():
     async def main():
         queue = Queue(3)
-        for n in range(100_000):
+        for n in range(CROWD):
             create_task(queue.put(n))
         await checkpoint()
         assert queue.qsize() == 3
-        return [await queue.get() for _ in range(100_000)]
+        return [await queue.get() for _ in range(CROWD)]
 
-    assert virtual(main()) == list(range(100_000))
+    assert virtual(main()) == list(range(CROWD))
 
 
 # ---- cancelled -----------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from sleeploop import (
     sleep,
     sleep_forever,
 )
-from tests.helpers import awaited_error, now, outcome, references, virtual
+from tests.helpers import CROWD, awaited_error, now, outcome, references, virtual
 
 
 async def use(resource, name, log, seconds=1.0, priority=0):
@@ -879,11 +879,11 @@ def test_a_task_that_dies_with_the_release_may_use_the_resource():
 
 @pytest.mark.slow
 @pytest.mark.no_leak_check  # again and again it would take minutes
-def test_100_000_waiters_most_of_which_leave():
+def test_a_crowd_most_of_which_leaves():
     async def main():
         resource = Resource()
         slot = await resource.request()
-        requests = [resource.request(n % 7) for n in range(100_000)]
+        requests = [resource.request(n % 7) for n in range(CROWD)]
         got = []
 
         async def waiter(n):
@@ -891,18 +891,18 @@ def test_100_000_waiters_most_of_which_leave():
                 async with requests[n]:
                     got.append(n)
 
-        tasks = [create_task(waiter(n)) for n in range(100_000)]
+        tasks = [create_task(waiter(n)) for n in range(CROWD)]
         await sleep(1)
-        assert len(resource.queue) == 100_000
+        assert len(resource.queue) == CROWD
         for n, request in enumerate(requests):
             if n % 10 == 1:
                 tasks[n].cancel()
             elif n % 10 != 0:
                 assert request.cancel()
-        assert len(resource.queue) == 10_000
+        assert len(resource.queue) == CROWD // 10
         slot.release()
         await sleep(1)
-        assert got == sorted(range(0, 100_000, 10), key=lambda n: n % 7)
+        assert got == sorted(range(0, CROWD, 10), key=lambda n: n % 7)
         assert (resource.in_use, resource.queue) == (0, ())
 
     virtual(main())

@@ -29,7 +29,7 @@ from sleeploop import (
     sleep_forever,
     to_thread,
 )
-from tests.helpers import now, outcome, references, virtual, yielding
+from tests.helpers import CROWD, now, outcome, references, virtual, yielding
 
 KINDS = pytest.mark.parametrize("kind", [Semaphore, BoundedSemaphore])
 
@@ -734,9 +734,9 @@ def test_a_crowd():
 
     async def main():
         await semaphore.acquire()
-        tasks = [create_task(one(n)) for n in range(100_000)]
+        tasks = [create_task(one(n)) for n in range(CROWD)]
         await checkpoint()
-        assert repr(semaphore) == "<BoundedSemaphore value 0 of 1, 100000 waiting>"
+        assert repr(semaphore) == f"<BoundedSemaphore value 0 of 1, {CROWD} waiting>"
         for task in tasks[1::2]:
             task.cancel()
         semaphore.release()
@@ -746,4 +746,4 @@ def test_a_crowd():
 
     semaphore, order = BoundedSemaphore(), []
     virtual(main())
-    assert order == list(range(0, 100_000, 2))
+    assert order == list(range(0, CROWD, 2))

@@ -14,11 +14,8 @@ from sleeploop import (
     checkpoint,
     create_task,
 )
-from tests.helpers import OnDel, outcome, references, virtual
+from tests.helpers import CROWD, OnDel, outcome, references, virtual
 from tests.waits import filled, is_
-
-MANY = 100_000
-
 
 # ---- misuse --------------------------------------------------------------------------------------
 
@@ -159,16 +156,16 @@ def test_many_getters():
         order.append((n, await shelf.get()))
 
     async def main():
-        for n in range(MANY):
+        for n in range(CROWD):
             create_task(get(n))
         await checkpoint()
-        for n in range(MANY):
+        for n in range(CROWD):
             shelf.put_nowait(n)
         assert shelf.items == ()
 
     shelf, order = Store(), []
     virtual(main())
-    assert order == [(n, n) for n in range(MANY)]
+    assert order == [(n, n) for n in range(CROWD)]
 
 
 @pytest.mark.slow
@@ -176,10 +173,10 @@ def test_many_getters():
 def test_many_putters():
     async def main():
         async with TaskGroup() as group:
-            for n in range(MANY):
+            for n in range(CROWD):
                 group.create_task(shelf.put(n))
             await checkpoint()
-            assert [await shelf.get() for _ in range(MANY)] == list(range(MANY))
+            assert [await shelf.get() for _ in range(CROWD)] == list(range(CROWD))
         return repr(shelf)
 
     shelf = Store(1)
@@ -226,7 +223,7 @@ def test_a_store_in_itself_is_collected():
 @pytest.mark.no_leak_check  # takes long, and nothing that others do not
 def test_a_chain_of_stores_is_freed_without_recursion():
     shelf = None
-    for _ in range(MANY):
+    for _ in range(100_000):
         outer = Store()
         outer.put_nowait(shelf)
         shelf = outer

@@ -27,10 +27,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.twins import examples
+
 TESTS = Path(__file__).resolve().parent
 CSRC = TESTS.parent / "csrc"
 MIN_CAP = 64
 SEQ_MAX = 2**32 - 1
+
+pytestmark = pytest.mark.xdist_group("timeq")  # which compiles it once
 
 Driver = Any  # the functions of timeq_driver.c
 
@@ -266,9 +270,7 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.no_leak_check  # Hypothesis keeps books
 def test_any_sequence(driver: Driver) -> None:
     machine = type("TimersMachine", (Machine,), {"driver": driver})
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=200, stateful_step_count=40, deadline=None)
-    )
+    run_state_machine_as_test(machine, settings=settings(examples(times=2), stateful_step_count=40))
 
 
 def test_a_long_life(timers: Timers) -> None:
