@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from sleeploop import TaskGroup, current_task, move_on_after, run, sleep_until
 from tests.helpers import cancel_at, now, virtual
+from tests.twins import examples
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "token_bucket.py"
 TokenBucket: Any = runpy.run_path(str(EXAMPLE))["TokenBucket"]
@@ -96,6 +97,7 @@ BOTH_GIVE_UP = [
 ]
 
 
+@examples(times=2)
 @given(exact_cases())
 @example((1, 2, BOTH_GIVE_UP))
 def test_each_gets_its_tokens_at_the_first_possible_moment(case):
@@ -117,6 +119,7 @@ def any_cases(draw: Callable[..., Any]) -> tuple[float, float, list[Arrival]]:
     return rate, burst, arrivals
 
 
+@examples(times=2)
 @given(any_cases(), st.none() | st.integers(0, 99))
 def test_never_too_many_in_any_window_and_nobody_overtakes(case, shuffle):
     rate, burst, arrivals = case

@@ -22,6 +22,7 @@ import sleeploop
 from sleeploop import SleepingLoop, checkpoint, sleep, sleep_forever, sleep_until
 from tests import plainloop
 from tests.helpers import yielding
+from tests.twins import examples
 
 SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
@@ -398,6 +399,7 @@ def test_the_past_steps_aside_once(before: timedelta, zone: tzinfo | None) -> No
 zones: Any = st.none() | st.integers(-86399, 86399).map(lambda s: timezone(timedelta(seconds=s)))
 
 
+@examples(times=2)
 @given(
     asked=st.datetimes(datetime(1910, 1, 1), datetime(2290, 1, 1), timezones=zones),
     start=st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1), timezones=zones),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleeploop._shrink import Choices, Shrinker, cost, deviations, stripped
+from tests.twins import examples
 
 READY = 5  # tasks, at any time
 
@@ -108,6 +109,7 @@ def test_a_run_that_ends_earlier() -> None:
     assert shrinker.best == (1,)
 
 
+@examples(times=2)
 @given(st.lists(st.integers(0, READY), max_size=30), st.data())
 def test_no_single_deviation_is_too_much(choices: list[int], data: st.DataObject) -> None:
     made = run(tuple(choices))
