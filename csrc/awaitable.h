@@ -93,15 +93,12 @@ await_error_is_no_end(const char *function, PyObject *end)
     }
 }
 
-/* How a sleep goes on that has begun on a loop of others. */
-static PySendResult sleep_end_abroad(Awaitable *self, PyObject *sent, PyObject **result);
-
 /* Resumed by somebody else than the task that waits, or in another loop; or again. */
 COLD static PySendResult
 await_resumed_wrongly(Awaitable *self, PyObject *sent, PyObject **result)
 {
     if (self->state == AWAIT_ABROAD) {
-        return sleep_end_abroad(self, sent, result);
+        return await_kind(self)->resume_abroad(self, sent, result);
     }
     if (self->state == AWAIT_DONE && await_kind(self)->not_told != NULL) {
         await_kind(self)->not_told(self, NULL);  /* granted after it had been closed by hand */

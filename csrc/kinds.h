@@ -43,6 +43,9 @@ struct await_kind {
     /* The next one, by the task that waits with it, in its loop. Beware: may run Python. */
     PySendResult (*resume)(Awaitable *self, LoopObject *loop, PyObject **result);
 
+    /* Likewise after it has begun on a loop of others: `sent` is what that has sent. NULL: it cannot. */
+    PySendResult (*resume_abroad)(Awaitable *self, PyObject *sent, PyObject **result);
+
     /* Something is thrown into it, or it is closed (exc: NULL), waiting or not. 1: so it has ended,
      * with exc; 0: it waits again; -1: with the exception that is set. None is when it is called.
      * Beware: may run Python. NULL: it ends. */

@@ -96,6 +96,7 @@ static const struct await_kind sleep_until_wall_kind = {
     .is_sleep = 1,
     .reuses_end = 1,
     .begin = sleep_begin,
+    .resume_abroad = sleep_resume_abroad,
     .resume = sleep_resume,
     .park = sleep_until_wall_park,
     .unpark = await_unpark_timer,

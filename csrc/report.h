@@ -117,36 +117,4 @@ loop_record_error(LoopObject *loop, PyObject *failure)
     }
 }
 
-/* Marks a task's failure as seen. */
-static inline void
-task_mark_seen(TaskObject *task)
-{
-    if (task->state == TASK_FAILED && link_in_ring(&task->registered)) {
-        link_remove(&task->registered);
-    }
-}
-
-static PyObject *task_name(TaskObject *task);
-
-/* A failure that nobody can retrieve any more: logged, and raised by the run
- * unless the task is a daemon. */
-static void
-task_report_unseen(TaskObject *task)
-{
-    task_mark_seen(task);
-    raised_restore(&task->raised, task->payload);
-    PyObject *exc = Py_NewRef(task->payload);
-    if (task->loop != NULL && task->loop->errors != NULL && !(task->flags & TASK_DAEMON)) {
-        loop_record_error(task->loop, exc);
-    }
-    PyObject *name = task_name(task);
-    log_exception(task->loop, "error",
-                  name != NULL ? PyUnicode_FromFormat(
-                      "task %R failed and nobody retrieved its exception", name)
-                               : NULL,
-                  exc);
-    Py_XDECREF(name);
-    Py_DECREF(exc);
-}
-
 #endif /* SLEEPLOOP_REPORT_H */

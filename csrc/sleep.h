@@ -142,7 +142,7 @@ sleep_begin_abroad(ModuleState *state, Awaitable *self, PyObject **result)
 
 /* `sent` is the actual time that the other loop sent, or anything else. */
 static PySendResult
-sleep_end_abroad(Awaitable *self, PyObject *sent, PyObject **result)
+sleep_resume_abroad(Awaitable *self, PyObject *sent, PyObject **result)
 {
     ModuleState *state = state_of_type(Py_TYPE(self));
     self->state = AWAIT_DONE;
@@ -229,6 +229,7 @@ static const struct await_kind sleep_kind = {
     .is_sleep = 1,
     .reuses_end = 1,
     .begin = sleep_begin,
+    .resume_abroad = sleep_resume_abroad,
     .resume = sleep_resume_after,
     .park = sleep_park,
     .unpark = await_unpark_timer,
@@ -263,6 +264,7 @@ static const struct await_kind sleep_until_kind = {
     .is_sleep = 1,
     .reuses_end = 1,
     .begin = sleep_begin,
+    .resume_abroad = sleep_resume_abroad,
     .resume = sleep_until_resume,
     .park = sleep_until_park,
     .unpark = await_unpark_timer,
@@ -292,6 +294,7 @@ static const struct await_kind checkpoint_kind = {
     AWAIT_KIND(checkpoint_kind, "checkpoint()"),
     .is_sleep = 1,
     .begin = sleep_begin,
+    .resume_abroad = sleep_resume_abroad,
     .resume = checkpoint_resume,
     .park = checkpoint_park,
 };
@@ -314,6 +317,7 @@ static const struct await_kind sleep_forever_kind = {
     .is_sleep = 1,
     .reuses_end = 1,
     .begin = sleep_begin,
+    .resume_abroad = sleep_resume_abroad,
     .resume = sleep_resume,
     .park = forever_park,
     .outside = await_waits_for_signal,
@@ -333,6 +337,7 @@ static const struct await_kind until_cancelled_kind = {
     .is_signal = 1,
     .reuses_end = 1,
     .begin = sleep_begin,
+    .resume_abroad = sleep_resume_abroad,
     .resume = sleep_resume,
     .park = forever_park,
     .wake_time = forever_wake_time,
@@ -370,6 +375,7 @@ static const struct await_kind thread_kind = {
     .is_signal = 1,
     .reuses_end = 1,
     .begin = sleep_begin,
+    .resume_abroad = sleep_resume_abroad,
     .resume = sleep_resume,
     .park = thread_park,
     .unpark = thread_unpark,

@@ -6,8 +6,6 @@
 
 /* ---- waiting --------------------------------------------------------------------------------- */
 
-static PyObject *resource_describe(PyObject *op);
-
 COLD static void
 raise_request_cancelled(RequestObject *request)
 {

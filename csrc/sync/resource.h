@@ -103,46 +103,6 @@ resource_tp_dealloc(PyObject *op)
     sync_free(op);
 }
 
-/* ---- described ------------------------------------------------------------------------------- */
-
-/* New str: " by task 'a', task 'b'", or "" if nobody has a slot. */
-static PyObject *
-resource_describe_users(const ResourceObject *resource)
-{
-    PyObject *text = PyUnicode_FromString("");
-    size_t shown = 0;
-    for (uint32_t slot = 0; text != NULL && shown < HOLDERS_SHOWN && slot < resource->n_slots; slot++) {
-        if (resource->slots[slot] == NULL) {
-            continue;
-        }
-        PyObject *name = task_name(resource->slots[slot]->user);
-        Py_SETREF(text, name != NULL ? PyUnicode_FromFormat("%U%s task %R", text,
-                                                            shown++ == 0 ? " by" : ",", name)
-                                     : NULL);
-        Py_XDECREF(name);
-    }
-    if (text != NULL && resource->held > shown) {
-        Py_SETREF(text, PyUnicode_FromFormat("%U and %zu more", text, resource->held - shown));
-    }
-    return text;
-}
-
-/* New str: "Resource 'desk' (2 of 2 in use by task 'a', task 'b')" */
-static PyObject *
-resource_describe(PyObject *op)
-{
-    ResourceObject *resource = (ResourceObject *)op;
-    PyObject *title = sync_title(op), *text = NULL;
-    PyObject *by = title != NULL ? resource_describe_users(resource) : NULL;
-    if (by != NULL) {
-        text = PyUnicode_FromFormat("%U (%zu of %lu in use%U)", title, resource->held,
-                                    (unsigned long)resource->capacity, by);
-        Py_DECREF(by);
-    }
-    Py_XDECREF(title);
-    return text;
-}
-
 static PyObject *
 resource_tp_repr(PyObject *op)
 {
