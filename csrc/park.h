@@ -35,7 +35,7 @@ loop_refuse(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
         hint = ", an asyncio future: it needs asyncio's loop. Use sleeploop's sleep() and tasks "
                "here, or asyncio.run() in a thread for that part";
     }
-    else if (seems_to_have(obj_steal, "add_done_callback")) {
+    else if (type != loop->state->TaskType && seems_to_have(obj_steal, "add_done_callback")) {
         hint = ", a future of another library: wait for its result() in a thread, and use "
                "sleeploop's sleep() and tasks here";
     }

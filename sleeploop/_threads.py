@@ -113,51 +113,40 @@ def _work(future: Future[Any], call: partial[Any]) -> None:
         del future, call  # an exception's traceback leads here
 
 
-def _nothing() -> None:
-    pass
-
-
 async def _in_thread(
     caller: str,
     function: Any,
     call: partial[Any],
     start: Callable[[partial[Any]], Future[Any]],
     is_left: bool = False,
-    release: Callable[[], object] = _nothing,
+    release: Callable[[], object] | None = None,
 ) -> Any:
     """Have start(call) make a thread call it, and wait for that.
 
     is_left: a cancellation leaves the thread alone and goes on; else it waits. release() is called
-    when the thread has ended, be it waited for or not.
+    in the loop when the thread has ended, be it waited for or not.
     """
     loop = _need_loop(caller)
-    arrival = CancelScope(shield=not is_left)
     future: Future[Any] | None = None
+    releases = [release] if release is not None else []  # who takes it out calls it
     is_waited_for = True
 
-    def ended() -> None:
-        if is_waited_for:
-            arrival.cancel()
-        else:
-            release()
-
     def tell(_: Future[Any]) -> None:
-        try:
-            _call_from_pool(loop, ended)
-        except LoopClosedError:  # nobody waits, as after a second Ctrl-C
-            if not is_waited_for:
-                with suppress(RuntimeError):  # another loop uses it meanwhile
-                    release()
+        with suppress(LoopClosedError):  # a second Ctrl-C: nobody waits
+            _call_from_pool(loop, arrival.cancel)
+        if not is_waited_for:
+            with suppress(IndexError):
+                _give_back(loop, releases.pop())
 
     try:
-        with arrival:
+        with CancelScope(shield=not is_left) as arrival:
             # It may call in, be it waited for or not, until it dies: the last thing that it has.
             call.under_way = _pool_call(loop)  # type: ignore[attr-defined]
             future = start(call)
             del call
             future.add_done_callback(tell)
             if future.done():  # before, so that tell() ran here, where a signal handler may stop it
-                _call_from_pool(loop, ended)
+                _call_from_pool(loop, arrival.cancel)
             try:
                 await _park_for_thread()
             except CancelledError:
@@ -171,11 +160,19 @@ async def _in_thread(
             )
         return future.result()
     finally:
+        is_waited_for = False
         if future is None or future.done():
-            release()
-        else:
-            is_waited_for = False
+            with suppress(IndexError):
+                releases.pop()()
         del future  # its exception's traceback leads here
+
+
+def _give_back(loop: SleepingLoop, release: Callable[[], object]) -> None:
+    try:
+        _call_from_pool(loop, release)
+    except LoopClosedError:
+        with suppress(RuntimeError):  # another loop uses it by now
+            release()
 
 
 # ---- the functions -------------------------------------------------------------------------------

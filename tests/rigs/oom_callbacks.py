@@ -23,9 +23,9 @@ def again(task: Task[str]) -> None:
 async def main() -> None:
     tasks = [sleeploop.create_task(countdown(name, n), name=name) for n, name in enumerate("ab")]
     for task in tasks:
-        for callback in note, print, again, print:
+        for callback in note, id, again, id:
             task.add_done_callback(callback)
-        assert task.remove_done_callback(print) == 2
+        assert task.remove_done_callback(id) == 2
     tasks[0].remove_done_callback(note)
     sleeper = sleeploop.create_task(sleeploop.sleep_forever(), name="c")
     sleeper.add_done_callback(note)
