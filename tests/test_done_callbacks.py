@@ -73,6 +73,8 @@ def test_before_those_who_wait_whoever_came_first(add_first):
             task = group.create_task(give("v", 2))
             for coro in (note(), wait()) if add_first else (wait(), note()):
                 group.create_task(coro)
+            for _ in range(3):  # ready at the same time
+                group.create_task(sleep(2))
         return log
 
     def check():
