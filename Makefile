@@ -28,7 +28,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test nightly lint format werror asan leaks oom syscalls portable coverage walk \
-        scaling bench versions newer dist clean venv
+        scaling bench versions newer map dist clean venv
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [ARGS="arguments for pytest or the rig"]'
@@ -112,6 +112,9 @@ versions: ## the suite on every further CPython that this machine has
 
 newer: venv ## the suite on CPython 3.14 and 3.15, of Debian's unstable (BUILDS: release, debug)
 	@sh tools/newer.sh $(PY) $(BUILDS) $(ARGS)
+
+map: ## each file, and what it is for (ARGS=csrc: of one folder)
+	@$(PYTHON) tools/map.py $(ARGS)
 
 dist: ## the sdist and the wheel, each installed in a clean environment and tried
 	@sh tools/dist.sh $(PYTHON)

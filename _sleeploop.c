@@ -1,27 +1,57 @@
 /* _sleeploop: the C half of sleeploop. This file is the module only; its parts are
  * in csrc/, one translation unit in which every symbol is static.
  */
-#include "csrc/compat.h"
-
-static struct PyModuleDef sleeploop_module;
-
-#include "csrc/functions.h"
-#include "csrc/onbehalf.h"
-#include "csrc/private.h"
-#include "csrc/waitgraph.h"
-
+#include "csrc/api/functions.h"
+#include "csrc/api/loop.h"
+#include "csrc/api/onbehalf.h"
+#include "csrc/api/private.h"
+#include "csrc/api/stats.h"
+#include "csrc/api/tasktype.h"
+#include "csrc/api/traceread.h"
+#include "csrc/api/waitgraph.h"
+#include "csrc/base/compat.h"
+#include "csrc/base/ring.h"
+#include "csrc/core/cancelled.h"
+#include "csrc/core/copies.h"
+#include "csrc/core/interrupt.h"
+#include "csrc/core/kinds.h"
+#include "csrc/core/objects.h"
+#include "csrc/core/sequence.h"
+#include "csrc/core/walltime.h"
+#include "csrc/scope/cancelscope.h"
+#include "csrc/scope/group.h"
+#include "csrc/scope/groupexit.h"
+#include "csrc/scope/groupstart.h"
+#include "csrc/scope/timeout.h"
+#include "csrc/sim/container.h"
+#include "csrc/sim/preempt.h"
+#include "csrc/sim/request.h"
+#include "csrc/sim/resource.h"
+#include "csrc/sim/store.h"
 #include "csrc/sync/barrier.h"
+#include "csrc/sync/channel.h"
 #include "csrc/sync/channelends.h"
 #include "csrc/sync/condition.h"
-#include "csrc/sync/container.h"
+#include "csrc/sync/condwait.h"
 #include "csrc/sync/event.h"
 #include "csrc/sync/future.h"
+#include "csrc/sync/limiter.h"
 #include "csrc/sync/limitertype.h"
+#include "csrc/sync/lock.h"
 #include "csrc/sync/locktype.h"
+#include "csrc/sync/queue.h"
 #include "csrc/sync/queuetype.h"
-#include "csrc/sync/resource.h"
+#include "csrc/sync/roster.h"
 #include "csrc/sync/semaphore.h"
-#include "csrc/sync/store.h"
+#include "csrc/time/every.h"
+#include "csrc/time/moment.h"
+#include "csrc/time/sleep.h"
+#include "csrc/time/tick.h"
+#include "csrc/wait/inlinemethod.h"
+#include "csrc/wait/join.h"
+#include "csrc/wait/meter.h"
+#include "csrc/wait/readyawaitable.h"
+#include "csrc/wait/waitobject.h"
 
 /* The table of kinds.h, now that all rows are known. */
 static const struct await_kind *const await_kinds[N_AWAIT_KINDS] = {AWAIT_KINDS(ROW_LISTED)};
@@ -156,9 +186,9 @@ static const struct {
     {&moment_spec, AT(MomentType), 0},
     {&scope_spec, AT(ScopeType), 1},
     {&group_spec, AT(GroupType), 1},
-    {&leave_spec, AT(LeaveType), 0},
+    {&groupexit_spec, AT(GroupExitType), 0},
     {&start_spec, AT(StartType), 0},
-    {&instant_spec, AT(InstantType), 0},
+    {&ready_awaitable_spec, AT(ReadyAwaitableType), 0},
     {&every_spec, AT(EveryType), 1},
     {&nexttick_spec, AT(NextTickType), 0},
     {&tick_spec, AT(TickType), 1},
@@ -356,7 +386,7 @@ module_exec(PyObject *module)
     if (finish_types(state) < 0) {
         return -1;
     }
-    state->done = instant_done_new(state);
+    state->done = ready_awaitable_done_new(state);
     if (state->done == NULL) {
         return -1;
     }

@@ -6,7 +6,6 @@ import ast
 import email
 import fnmatch
 import importlib
-import itertools
 import os
 import re
 import shutil
@@ -210,7 +209,7 @@ def test_nothing_is_needed_at_run_time() -> None:
 
 def test_version_is_said_once() -> None:
     version = re.compile(rf"(?<![\d.]){re.escape(sleeploop.__version__)}(?![\d.])")
-    sources = matching("*.c", "*.py", "*.toml", "csrc/*", "csrc/sync/*", "sleeploop/*")
+    sources = matching("*.c", "*.py", "*.toml", "csrc/*/*", "sleeploop/*")
     assert {name for name in sources if version.search((ROOT / name).read_text())} == {
         "sleeploop/__init__.py"
     }
@@ -239,56 +238,43 @@ def test_submodules_import_alone() -> None:
         importlib.import_module(module)
 
 
-def test_file_table_is_complete() -> None:
-    """CONTRIBUTING.md has a row for every file: `path`, purpose, what you may touch."""
-    table = (ROOT / "CONTRIBUTING.md").read_text()
-    rows = re.findall(r"^\| *`([^`]+)` *\|", table, re.MULTILINE)
-    assert sorted(rows) == sorted(set(rows)), "a file has two rows"
-
-    everything = set(FILES)
-    directories = {f"{parent}/" for name in FILES for parent in Path(name).parents}
-    assert set(rows) - everything - directories == set(), "rows of files that do not exist"
-
-    # A row of a directory stands for what is in it, but not for these.
-    own_row = matching(
-        "*", "csrc/*", "csrc/sync/*", "sleeploop/*", "tests/*.py", "benchmarks/*.py", "docs/*"
+def test_every_file_says_what_it_is_for() -> None:
+    """`make map` has a line for each file, and shows it as the file has it."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools/map.py"], capture_output=True, text=True, check=True
     )
-    covered = {name for name in everything - own_row for row in rows if name.startswith(row)}
-    assert everything - set(rows) - covered == set(), "files without a row"
+    folder, shown = "", set()
+    for line in done.stdout.splitlines()[2:]:
+        if line.startswith("  "):
+            name, _, purpose = line.strip().partition(" ")
+            assert len(purpose.strip()) > 10, f"{folder}{name} does not say what it is for"
+            shown.add(f"{folder}{name}")
+        elif line:
+            folder = line
+    inits = matching("*/__init__.py", "*/*/__init__.py")
+    everything = matching("csrc/*/*.h", "sleeploop/*.py", "tests/*.py", "tests/*/*.py", "docs/*.md",
+                          "benchmarks/*.py", "tools/*")  # fmt: skip
+    assert everything - inits - shown == matching("tools/*.txt", "tools/*.allow")
 
 
-def levels(chain: str) -> list[list[str]]:
-    return [re.findall(r"\w+", level) for level in chain.replace("sync/", "FOLDER").split(">")]
-
-
-def test_headers_include_only_what_stands_below_them() -> None:
-    """As CONTRIBUTING.md draws it: every header is there, and includes what is right of it."""
+def test_folders_of_the_c_code_know_what_stands_right_of_them() -> None:
+    """As CONTRIBUTING.md has it, and `make map`."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    _, _, rest = text.partition("includes only what stands below it:\n\n```\n_sleeploop.c > ")
-    drawing, _, _ = rest.partition("```")
-    core, _, sync = drawing.partition("sync/ : ")
-    below: dict[str, set[str]] = {}
-    chains = [levels(core), *(levels(chain) for chain in sync.strip().splitlines())]
-    *_, all_of_sync = chains
-    assert all_of_sync[0] == ["all"]
-    for chain in chains:
-        for i, level in enumerate(chain):
-            for name in level:
-                assert name not in below, f"{name} is drawn twice"
-                below[name] = {other for lower in chain[i + 1 :] for other in lower}
-    for chain in chains[1:-1]:
-        for name in itertools.chain(*chain):
-            below[name] |= below["all"]
-
-    headers = {Path(name).stem: name for name in matching("csrc/*.h", "csrc/sync/*.h")}
-    assert set(headers) == set(below) - {"all", "FOLDER"}
-    for name, path in headers.items():
-        for included in re.findall(r'^#include "(.*)\.h"', (ROOT / path).read_text(), re.MULTILINE):
-            of_sync = "/sync/" in path
-            if of_sync and included.startswith("../"):
-                continue  # the core is below it
-            other = "FOLDER" if included.startswith("sync/") else included
-            assert other in below[name], f"{path} includes {included}.h"
+    drawing = re.search(r"^_sleeploop\.c > (.*)$", text, re.MULTILINE)
+    assert drawing is not None
+    assert f'"{drawing[0]}"' in (ROOT / "tools/map.py").read_text()
+    level = {
+        room: i for i, rooms in enumerate(drawing[1].split(" > ")) for room in rooms.split(", ")
+    }
+    headers = matching("csrc/*/*.h")
+    assert {name.split("/")[1] for name in headers} == set(level)
+    for name in headers:
+        room = name.split("/")[1]
+        for included in re.findall(r'^#include "(.*)"', (ROOT / name).read_text(), re.MULTILINE):
+            path = os.path.normpath(f"csrc/{room}/{included}")
+            assert path in headers, f"{name} includes {included}"
+            other = path.split("/")[1]
+            assert other == room or level[other] > level[room], f"{name} includes {path}"
 
 
 def test_no_paths_of_one_machine() -> None:

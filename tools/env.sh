@@ -14,7 +14,7 @@ interpreter=$("$python" -c 'import sys; print(sys._base_executable, sys.version)
 sources=$({
     printf '%s\n' "$interpreter" "${CC-}" "${CFLAGS-}" "${CPPFLAGS-}" "${LDFLAGS-}" \
         "${SLEEPLOOP_WERROR-}" "${SLEEPLOOP_PORTABLE_IDLE-}"
-    cat pyproject.toml setup.py _sleeploop* csrc/*.h csrc/sync/*.h sleeploop/*.py*
+    cat pyproject.toml setup.py _sleeploop* csrc/*/*.h sleeploop/*.py*
 } | cksum)
 
 if [ "$(cat "$dir/interpreter" 2>/dev/null)" != "$interpreter" ]; then

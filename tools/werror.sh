@@ -26,4 +26,12 @@ for compiler in gcc clang; do
         done
     done
 done
+
+# Each header by itself, so that none leans on what another happens to have included before it.
+for header in csrc/*/*.h; do
+    if ! cc -std=c11 -Wall -Wextra -Wno-unused -Werror -isystem "$include" -fsyntax-only -x c "$header"
+    then
+        failed=1
+    fi
+done
 exit $failed

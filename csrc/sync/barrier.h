@@ -1,12 +1,19 @@
 /* barrier.h: Barrier, at which a number of tasks wait for each other. */
-#ifndef SLEEPLOOP_BARRIER_H
-#define SLEEPLOOP_BARRIER_H
+#ifndef SLEEPLOOP_SYNC_BARRIER_H
+#define SLEEPLOOP_SYNC_BARRIER_H
 
-#include "sync.h"
+#include "../base/compat.h"
+#include "../core/loopobject.h"
+#include "../core/state.h"
+#include "../core/taskobject.h"
+#include "../wait/readyawaitable.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 
 typedef struct {
     SYNC_HEAD
-    struct place place;
+    struct waitlist waitlist;
     uint64_t parties;  /* so many are let go together; at least 1 */
     int is_broken;
 } BarrierObject;
@@ -23,7 +30,7 @@ barrier_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     BarrierObject *barrier = (BarrierObject *)sync_new("Barrier()", type, name);
     if (barrier != NULL) {
-        place_init(&barrier->place);
+        waitlist_init(&barrier->waitlist);
         barrier->parties = (uint64_t)parties;
     }
     return (PyObject *)barrier;
@@ -35,7 +42,7 @@ barrier_describe(PyObject *op)
     BarrierObject *barrier = (BarrierObject *)op;
     PyObject *title = sync_title(op);
     PyObject *text = title != NULL ? PyUnicode_FromFormat("%U with %zu of %llu there", title,
-                                                          barrier->place.count,
+                                                          barrier->waitlist.count,
                                                           (unsigned long long)barrier->parties)
                                    : NULL;
     Py_XDECREF(title);
@@ -82,10 +89,10 @@ barrier_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSE
         raise_broken_barrier((PyObject *)barrier, wait_function(wait), 0);
         return -1;
     }
-    if (barrier->place.count + 1 < barrier->parties) {
+    if (barrier->waitlist.count + 1 < barrier->parties) {
         return 0;
     }
-    for (size_t i = 0; (other = place_first(&barrier->place)) != NULL; i++) {
+    for (size_t i = 0; (other = waitlist_first(&barrier->waitlist)) != NULL; i++) {
         other->number = (double)i;
         wait_grant(other);
     }
@@ -133,14 +140,14 @@ static PyObject *
 barrier_py_wait(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &barrier_wait_kind, op,
-                                &((BarrierObject *)op)->place, NULL);
+                                &((BarrierObject *)op)->waitlist, NULL);
 }
 
 static PyObject *
 barrier_py_aenter(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &barrier_enter_kind, op,
-                                &((BarrierObject *)op)->place, NULL);
+                                &((BarrierObject *)op)->waitlist, NULL);
 }
 
 static PyObject *
@@ -148,7 +155,7 @@ barrier_py_aexit(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 {
     PyObject *exc;
     return exit_args("Barrier.__aexit__()", args, n_args, &exc) == 0
-               ? instant_done(state_of_type(Py_TYPE(op)))
+               ? ready_awaitable_done(state_of_type(Py_TYPE(op)))
                : NULL;
 }
 
@@ -168,7 +175,7 @@ barrier_py_reset(PyObject *op, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     barrier->is_broken = 0;
-    place_refuse_all(&barrier->place, BARRIER_WAS_RESET);
+    waitlist_refuse_all(&barrier->waitlist, BARRIER_WAS_RESET);
     Py_RETURN_NONE;
 }
 
@@ -187,7 +194,7 @@ barrier_py_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     barrier->is_broken = 1;
-    place_refuse_all(&barrier->place, BARRIER_WAITS);
+    waitlist_refuse_all(&barrier->waitlist, BARRIER_WAITS);
     Py_RETURN_NONE;
 }
 
@@ -271,4 +278,4 @@ static PyType_Spec barrier_spec = {
     .slots = barrier_slots,
 };
 
-#endif /* SLEEPLOOP_BARRIER_H */
+#endif /* SLEEPLOOP_SYNC_BARRIER_H */

@@ -2,10 +2,19 @@
  *
  * The types that people see are in channelends.h.
  */
-#ifndef SLEEPLOOP_CHANNEL_H
-#define SLEEPLOOP_CHANNEL_H
+#ifndef SLEEPLOOP_SYNC_CHANNEL_H
+#define SLEEPLOOP_SYNC_CHANNEL_H
 
-#include "handoff.h"
+#include "../base/compat.h"
+#include "../base/objectring.h"
+#include "../core/args.h"
+#include "../core/loopobject.h"
+#include "../core/state.h"
+#include "../core/taskobject.h"
+#include "../wait/handoff.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 
 /* Knows how many of its ends are open, but not which: they own it. */
 typedef struct {
@@ -242,9 +251,9 @@ receive_raise_end(WaitObject *wait)
 /* Those who wait at this very end, in order. Looks at all who wait on this side, but no further
  * than the last of them. */
 static void
-end_refuse_own(EndObject *end, struct place *place)
+end_refuse_own(EndObject *end, struct waitlist *waitlist)
 {
-    struct link *l = place->tasks.next;
+    struct link *l = waitlist->tasks.next;
     while (end->parked > 0) {
         WaitObject *wait = (WaitObject *)TASK_OF_LINK(l)->payload;
         l = l->next;
@@ -270,9 +279,9 @@ end_close(EndObject *end)
     if (--*open > 0) {
         return;
     }
-    place_refuse_all(end->sends ? &h->getters : &h->putters, CHANNEL_ENDED);
+    waitlist_refuse_all(end->sends ? &h->getters : &h->putters, CHANNEL_ENDED);
     if (!end->sends) {
-        buffer_clear(&h->items);
+        objectring_clear(&h->items);
     }
 }
 
@@ -293,13 +302,13 @@ static int
 channel_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
-    return buffer_traverse(&((ChannelObject *)op)->hand.items, visit, arg);
+    return objectring_traverse(&((ChannelObject *)op)->hand.items, visit, arg);
 }
 
 static int
 channel_tp_clear(PyObject *op)
 {
-    buffer_clear(&((ChannelObject *)op)->hand.items);
+    objectring_clear(&((ChannelObject *)op)->hand.items);
     return 0;
 }
 
@@ -330,4 +339,4 @@ static PyType_Spec channel_spec = {
     .slots = channel_slots,
 };
 
-#endif /* SLEEPLOOP_CHANNEL_H */
+#endif /* SLEEPLOOP_SYNC_CHANNEL_H */

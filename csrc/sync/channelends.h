@@ -1,7 +1,14 @@
 /* channelends.h: open_channel(), and the two types that it makes. The rules are in channel.h. */
-#ifndef SLEEPLOOP_CHANNELENDS_H
-#define SLEEPLOOP_CHANNELENDS_H
+#ifndef SLEEPLOOP_SYNC_CHANNELENDS_H
+#define SLEEPLOOP_SYNC_CHANNELENDS_H
 
+#include "../base/compat.h"
+#include "../core/args.h"
+#include "../core/state.h"
+#include "../wait/handoff.h"
+#include "../wait/readyawaitable.h"
+#include "../wait/waitable.h"
+#include "../wait/waitobject.h"
 #include "channel.h"
 
 /* ---- made, closed and freed ------------------------------------------------------------------ */
@@ -71,7 +78,7 @@ end_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 end_py_aclose(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return end_close_from_here((EndObject *)op) == 0 ? instant_done(state_of_type(Py_TYPE(op)))
+    return end_close_from_here((EndObject *)op) == 0 ? ready_awaitable_done(state_of_type(Py_TYPE(op)))
                                                      : NULL;
 }
 
@@ -91,7 +98,7 @@ end_py_exit(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 static PyObject *
 end_py_aenter(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return instant_new_steal(state_of_type(Py_TYPE(op)), Py_NewRef(op), NULL);
+    return ready_awaitable_new_steal(state_of_type(Py_TYPE(op)), Py_NewRef(op), NULL);
 }
 
 static PyObject *
@@ -138,12 +145,12 @@ end_tp_repr(PyObject *op)
 
 /* The awaitable of one of its methods. Steals value. */
 static PyObject *
-end_wait_new(PyObject *op, const struct wait_kind *kind, struct place *place,
+end_wait_new(PyObject *op, const struct wait_kind *kind, struct waitlist *waitlist,
              PyObject *value_steal)
 {
     EndObject *end = (EndObject *)op;
     end->loop_number = end->channel->loop_number;
-    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), kind, op, place, value_steal);
+    return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), kind, op, waitlist, value_steal);
 }
 
 /* ---- SendChannel ----------------------------------------------------------------------------- */
@@ -431,4 +438,4 @@ module_py_open_channel(PyObject *module, PyObject *const *args, Py_ssize_t n_arg
     return pair;
 }
 
-#endif /* SLEEPLOOP_CHANNELENDS_H */
+#endif /* SLEEPLOOP_SYNC_CHANNELENDS_H */

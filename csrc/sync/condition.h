@@ -1,10 +1,20 @@
 /* condition.h: Condition, at which tasks that have a Lock wait until another one that has it tells
  * them that something has changed.
  */
-#ifndef SLEEPLOOP_CONDITION_H
-#define SLEEPLOOP_CONDITION_H
+#ifndef SLEEPLOOP_SYNC_CONDITION_H
+#define SLEEPLOOP_SYNC_CONDITION_H
 
+#include "../base/compat.h"
+#include "../core/args.h"
+#include "../core/state.h"
+#include "../core/taskobject.h"
 #include "condwait.h"
+#include "lock.h"
+#include "../wait/inlinemethod.h"
+#include "../wait/readyawaitable.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 
 static PyObject *condition_enter(PyObject *method, PyObject *const *args, size_t n_args,
                                  PyObject *kwnames);
@@ -29,7 +39,7 @@ condition_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (condition == NULL) {
         return NULL;
     }
-    place_init(&condition->place);
+    waitlist_init(&condition->waitlist);
     inline_method_init(state, &condition->enter, (PyObject *)condition, condition_enter);
     inline_method_init(state, &condition->leave, (PyObject *)condition, condition_leave);
     condition->lock = lock != Py_None ? (LockObject *)Py_NewRef(lock)
@@ -92,7 +102,7 @@ static PyObject *
 condition_py_wait(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &condition_wait_kind, op,
-                                &((ConditionObject *)op)->place, NULL);
+                                &((ConditionObject *)op)->waitlist, NULL);
 }
 
 PyDoc_STRVAR(condition_wait_for_doc,
@@ -118,7 +128,7 @@ condition_py_wait_for(PyObject *op, PyObject *predicate)
     return pair == NULL
                ? NULL
                : (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &condition_wait_for_kind, op,
-                                      &((ConditionObject *)op)->place, pair);
+                                      &((ConditionObject *)op)->waitlist, pair);
 }
 
 /* ---- notified -------------------------------------------------------------------------------- */
@@ -137,9 +147,9 @@ condition_notify(PyObject *op, size_t n, const char *function)
         return NULL;
     }
     WaitObject *first;
-    while (n-- > 0 && (first = place_first(&condition->place)) != NULL) {
+    while (n-- > 0 && (first = waitlist_first(&condition->waitlist)) != NULL) {
         first->phase = CONDITION_REGAINS;
-        wait_move(first, (PyObject *)lock, &lock->place);
+        wait_move(first, (PyObject *)lock, &lock->waitlist);
     }
     Py_RETURN_NONE;
 }
@@ -224,7 +234,7 @@ condition_leave(PyObject *method, PyObject *const *args, size_t n_args, PyObject
     }
     if (args[0] != Py_None && lock_holder_here(state, lock) == NULL) {
         if (lock_is_broken(lock)) {
-            return instant_done(state);
+            return ready_awaitable_done(state);
         }
         int is_outside = lock_is_left_outside(state, lock, args[0]);
         if (is_outside && lock->owner != 0 && condition_is_owners(condition)) {
@@ -232,10 +242,10 @@ condition_leave(PyObject *method, PyObject *const *args, size_t n_args, PyObject
         }
         if (is_outside || state->closing != NULL) {
             /* As the loop stops, no await can follow by which it would have the lock again. */
-            return instant_done(state);
+            return ready_awaitable_done(state);
         }
     }
-    return lock_release(state, lock, "async with Condition()") == 0 ? instant_done(state) : NULL;
+    return lock_release(state, lock, "async with Condition()") == 0 ? ready_awaitable_done(state) : NULL;
 }
 
 static PyObject *
@@ -243,7 +253,7 @@ condition_py_acquire(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     LockObject *lock = ((ConditionObject *)op)->lock;
     return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &condition_acquire_kind,
-                                (PyObject *)lock, &lock->place, NULL);
+                                (PyObject *)lock, &lock->waitlist, NULL);
 }
 
 static PyObject *
@@ -358,4 +368,4 @@ static PyType_Spec condition_spec = {
     .slots = condition_slots,
 };
 
-#endif /* SLEEPLOOP_CONDITION_H */
+#endif /* SLEEPLOOP_SYNC_CONDITION_H */

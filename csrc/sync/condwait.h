@@ -6,15 +6,26 @@
  * way, and raises it then. So there are two things only that make an await end without the lock:
  * its coroutine is closed while it waits, and no await can follow; or the lock is broken.
  */
-#ifndef SLEEPLOOP_CONDWAIT_H
-#define SLEEPLOOP_CONDWAIT_H
+#ifndef SLEEPLOOP_SYNC_CONDWAIT_H
+#define SLEEPLOOP_SYNC_CONDWAIT_H
 
+#include "../base/compat.h"
+#include "../base/ring.h"
+#include "../core/awaitable.h"
+#include "../core/kinds.h"
+#include "../core/loopobject.h"
+#include "../core/state.h"
+#include "../core/taskobject.h"
 #include "lock.h"
+#include "../wait/inlinemethod.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 
 /* The lock holds nothing, so that a Condition cannot be part of a cycle. */
 typedef struct {
     SYNC_HEAD
-    struct place place;  /* who waits to be notified */
+    struct waitlist waitlist;  /* who waits to be notified */
     InlineMethodObject enter, leave;
     LockObject *lock;    /* owned */
 } ConditionObject;
@@ -89,8 +100,8 @@ static int
 condition_park(WaitObject *wait, TaskObject *task)
 {
     LockObject *lock = condition_wait_lock(wait);
-    ring_push(&wait->place->tasks, &task->link);
-    wait->place->count++;
+    ring_push(&wait->waitlist->tasks, &task->link);
+    wait->waitlist->count++;
     if (!wait->firm) {
         lock->held++;
     }
@@ -105,7 +116,7 @@ static void
 condition_unpark(WaitObject *wait, TaskObject *task)
 {
     link_remove(&task->link);
-    wait->place->count--;
+    wait->waitlist->count--;
     if (!wait->firm) {
         condition_wait_lock(wait)->held--;
     }
@@ -208,7 +219,7 @@ condition_thrown(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObject 
     wait->value = Py_NewRef(exc);
     wait->phase = CONDITION_FAILS;
     wait->firm = 1;
-    wait_aim(wait, (PyObject *)lock, &lock->place);
+    wait_aim(wait, (PyObject *)lock, &lock->waitlist);
     Py_XDECREF(old);
     return 0;
 }
@@ -254,7 +265,7 @@ condition_resume_for(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObj
     if (ended == 0) {
         ended = sync_enter(loop->state, (SyncObject *)condition, loop, wait_function(wait));
         wait->firm = 0;
-        wait_aim(wait, (PyObject *)condition, &condition->place);
+        wait_aim(wait, (PyObject *)condition, &condition->waitlist);
     }
     Py_DECREF(condition);
     return ended;
@@ -298,4 +309,4 @@ static const struct wait_kind condition_wait_for_kind = {
     .resume = condition_resume_for,
 };
 
-#endif /* SLEEPLOOP_CONDWAIT_H */
+#endif /* SLEEPLOOP_SYNC_CONDWAIT_H */

@@ -1,12 +1,18 @@
 /* event.h: Event, something that happens, and that tasks may wait for. */
-#ifndef SLEEPLOOP_EVENT_H
-#define SLEEPLOOP_EVENT_H
+#ifndef SLEEPLOOP_SYNC_EVENT_H
+#define SLEEPLOOP_SYNC_EVENT_H
 
-#include "sync.h"
+#include "../base/compat.h"
+#include "../core/loopobject.h"
+#include "../core/state.h"
+#include "../core/taskobject.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 
 typedef struct {
     SYNC_HEAD
-    struct place place;
+    struct waitlist waitlist;
     int is_set;
 } EventObject;
 
@@ -20,7 +26,7 @@ event_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     EventObject *event = (EventObject *)sync_new("Event()", type, name);
     if (event != NULL) {
-        place_init(&event->place);
+        waitlist_init(&event->waitlist);
     }
     return (PyObject *)event;
 }
@@ -70,7 +76,7 @@ static PyObject *
 event_py_wait(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &event_wait_kind, op,
-                                &((EventObject *)op)->place, NULL);
+                                &((EventObject *)op)->waitlist, NULL);
 }
 
 PyDoc_STRVAR(event_set_doc,
@@ -87,7 +93,7 @@ event_py_set(PyObject *op, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     event->is_set = 1;
-    place_grant_all(&event->place);
+    waitlist_grant_all(&event->waitlist);
     Py_RETURN_NONE;
 }
 
@@ -174,4 +180,4 @@ static PyType_Spec event_spec = {
     .slots = event_slots,
 };
 
-#endif /* SLEEPLOOP_EVENT_H */
+#endif /* SLEEPLOOP_SYNC_EVENT_H */

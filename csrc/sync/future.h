@@ -3,17 +3,32 @@
  * Who waits is parked at a place, and is let go when it is set; what the await comes to is looked up
  * then. An outcome never changes once it is there.
  */
-#ifndef SLEEPLOOP_FUTURE_H
-#define SLEEPLOOP_FUTURE_H
+#ifndef SLEEPLOOP_SYNC_FUTURE_H
+#define SLEEPLOOP_SYNC_FUTURE_H
 
-#include "../calls.h"
-#include "sync.h"
+#include "../base/compat.h"
+#include "../base/ring.h"
+#include "../core/args.h"
+#include "../core/callbacks.h"
+#include "../core/cancel.h"
+#include "../core/cancelled.h"
+#include "../core/failure.h"
+#include "../core/loopobject.h"
+#include "../core/report.h"
+#include "../core/scopeobject.h"
+#include "../core/scopetree.h"
+#include "../core/state.h"
+#include "../core/taskobject.h"
+#include "../wait/calls.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 
 enum future_state { FUTURE_PENDING, FUTURE_RETURNED, FUTURE_FAILED, FUTURE_CANCELLED };
 
 typedef struct {
     SYNC_HEAD
-    struct place place;
+    struct waitlist waitlist;
     PyObject *outcome;     /* owned: the result, the exception, or the scope that says who cancelled
                               it and why; NULL: pending, or the collector has been here */
     struct raised raised;  /* FAILED: of its exception, as it was given */
@@ -141,7 +156,7 @@ future_settle_steal(FutureObject *future, enum future_state state, PyObject *out
     future->state = (uint8_t)state;
     future->outcome = outcome_steal;
     future->callbacks = NULL;
-    place_grant_all(&future->place);
+    waitlist_grant_all(&future->waitlist);
     if (state == FUTURE_FAILED && loop != NULL) {
         ring_push(&loop->unseen_others, &future->unseen.link);
     }
@@ -327,7 +342,7 @@ static PyObject *
 future_am_await(PyObject *op)
 {
     WaitObject *wait = wait_new(state_of_type(Py_TYPE(op)), &future_kind, op,
-                                &((FutureObject *)op)->place, NULL);
+                                &((FutureObject *)op)->waitlist, NULL);
     if (wait != NULL) {
         wait->excused = 1;  /* `future.__await__()` alone is no mistake */
     }
@@ -426,7 +441,7 @@ future_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         LoopObject *loop = current_loop_borrowed(state_of_type(type));
         future->loop_number = loop != NULL ? loop->number : 0;
         future->unseen.report = future_report_unseen;
-        place_init(&future->place);
+        waitlist_init(&future->waitlist);
     }
     return (PyObject *)future;
 }
@@ -582,4 +597,4 @@ static PyType_Spec future_spec = {
     .slots = future_slots,
 };
 
-#endif /* SLEEPLOOP_FUTURE_H */
+#endif /* SLEEPLOOP_SYNC_FUTURE_H */

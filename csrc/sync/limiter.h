@@ -1,11 +1,21 @@
 /* limiter.h: how a CapacityLimiter lends its tokens, of which each borrower may have one. The type
  * is in limitertype.h.
  */
-#ifndef SLEEPLOOP_LIMITER_H
-#define SLEEPLOOP_LIMITER_H
+#ifndef SLEEPLOOP_SYNC_LIMITER_H
+#define SLEEPLOOP_SYNC_LIMITER_H
 
+#include "../base/compat.h"
+#include "../base/ring.h"
+#include "../core/args.h"
+#include "../core/loopobject.h"
+#include "../core/ready.h"
+#include "../core/state.h"
+#include "../core/task.h"
+#include "../core/taskobject.h"
 #include "roster.h"
-#include "sync.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 
 /* While somebody waits, at least `total` tokens are borrowed: one that is left over goes to the
  * first of them. `held` is how many are borrowed. The value of each Wait is its Token; without
@@ -15,7 +25,7 @@
  * knows nothing of must not be part of that cycle. */
 typedef struct {
     SYNC_HEAD
-    struct place place;
+    struct waitlist waitlist;
     struct roster roster;
     uint64_t total;  /* COUNT_UNLIMITED: math.inf */
 } LimiterObject;
@@ -39,7 +49,7 @@ limiter_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     LimiterObject *limiter = (LimiterObject *)sync_new("CapacityLimiter()", type, name);
     if (limiter != NULL) {
-        place_init(&limiter->place);
+        waitlist_init(&limiter->waitlist);
         roster_init(&limiter->roster);
         limiter->total = (uint64_t)total;
     }
@@ -180,7 +190,7 @@ static void
 limiter_serve(LimiterObject *limiter)
 {
     WaitObject *next;
-    while (limiter->held < limiter->total && (next = place_first(&limiter->place)) != NULL) {
+    while (limiter->held < limiter->total && (next = waitlist_first(&limiter->waitlist)) != NULL) {
         limiter->held++;
         roster_set_held(&limiter->roster, (TokenObject *)next->value);
         wait_grant(next);
@@ -270,8 +280,8 @@ limiter_park(WaitObject *wait, TaskObject *task)
 {
     LimiterObject *limiter = (LimiterObject *)wait->object;
     roster_put(&limiter->roster, (TokenObject *)wait->value, TOKEN_AWAITED);
-    ring_push(&limiter->place.tasks, &task->link);
-    limiter->place.count++;
+    ring_push(&limiter->waitlist.tasks, &task->link);
+    limiter->waitlist.count++;
     return 0;
 }
 
@@ -280,7 +290,7 @@ limiter_unpark(WaitObject *wait, TaskObject *task)
 {
     LimiterObject *limiter = (LimiterObject *)wait->object;
     link_remove(&task->link);
-    limiter->place.count--;
+    limiter->waitlist.count--;
     if (wait->outcome == WAIT_OPEN) {
         (void)roster_take_out(&limiter->roster, (TokenObject *)wait->value);
     }
@@ -411,4 +421,4 @@ limiter_release_own(LimiterObject *limiter, const char *function)
                         : -1;
 }
 
-#endif /* SLEEPLOOP_LIMITER_H */
+#endif /* SLEEPLOOP_SYNC_LIMITER_H */

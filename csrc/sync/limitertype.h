@@ -1,8 +1,18 @@
 /* limitertype.h: the CapacityLimiter type: arguments, attributes and docstrings. */
-#ifndef SLEEPLOOP_LIMITERTYPE_H
-#define SLEEPLOOP_LIMITERTYPE_H
+#ifndef SLEEPLOOP_SYNC_LIMITERTYPE_H
+#define SLEEPLOOP_SYNC_LIMITERTYPE_H
 
+#include "../base/compat.h"
+#include "../core/loopobject.h"
+#include "../core/scopetree.h"
+#include "../core/state.h"
+#include "../core/taskobject.h"
+#include "../wait/readyawaitable.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 #include "limiter.h"
+#include "roster.h"
 
 PyDoc_STRVAR(limiter_acquire_doc,
 "acquire($self, /)\n--\n\n"
@@ -135,7 +145,7 @@ limiter_py_aenter(PyObject *op, PyObject *Py_UNUSED(ignored))
         if (limiter->held < limiter->total) {
             limiter_lend(limiter, token);
             Py_DECREF(token);
-            return instant_done(state);
+            return ready_awaitable_done(state);
         }
     }
     return (PyObject *)wait_new(state, &limiter_enter_kind, op, NULL, (PyObject *)token);
@@ -149,7 +159,7 @@ limiter_py_aexit(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
         || limiter_release_own((LimiterObject *)op, limiter_enter_kind.await.function) < 0) {
         return NULL;
     }
-    return instant_done(state_of_type(Py_TYPE(op)));
+    return ready_awaitable_done(state_of_type(Py_TYPE(op)));
 }
 
 static PyObject *
@@ -301,4 +311,4 @@ static PyType_Spec limiter_spec = {
     .slots = limiter_slots,
 };
 
-#endif /* SLEEPLOOP_LIMITERTYPE_H */
+#endif /* SLEEPLOOP_SYNC_LIMITERTYPE_H */

@@ -1,8 +1,21 @@
 /* lock.h: Lock, which one task has at a time. */
-#ifndef SLEEPLOOP_LOCK_H
-#define SLEEPLOOP_LOCK_H
+#ifndef SLEEPLOOP_SYNC_LOCK_H
+#define SLEEPLOOP_SYNC_LOCK_H
 
-#include "inlinemethod.h"
+#include "../base/clock.h"
+#include "../base/compat.h"
+#include "../base/ring.h"
+#include "../core/loopobject.h"
+#include "../core/ready.h"
+#include "../core/scopetree.h"
+#include "../core/state.h"
+#include "../core/task.h"
+#include "../core/taskobject.h"
+#include "../wait/inlinemethod.h"
+#include "../wait/readyawaitable.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 
 /* Holds no object but its name. `held` is 1 while a task has it,
  * and 1 more for each that will want it back when its Condition has been notified. */
@@ -25,7 +38,7 @@ lock_new(PyTypeObject *type, const char *function, PyObject *name)
     LockObject *lock = (LockObject *)sync_new(function, type, name);
     if (lock != NULL) {
         lock->state = state_of_type(type);
-        place_init(&lock->place);
+        waitlist_init(&lock->waitlist);
         inline_method_init(lock->state, &lock->enter, (PyObject *)lock, lock_enter);
         inline_method_init(lock->state, &lock->leave, (PyObject *)lock, lock_leave);
     }
@@ -179,8 +192,8 @@ lock_pass_on(LockObject *lock, TaskObject *holder)
     }
     lock->owner = 0;
     lock->held--;
-    if (lock->place.count > 0) {
-        lock_hand_over(lock, place_first(&lock->place));
+    if (lock->waitlist.count > 0) {
+        lock_hand_over(lock, waitlist_first(&lock->waitlist));
     }
 }
 
@@ -411,9 +424,9 @@ lock_begin_block(ModuleState *state, LockObject *lock, const struct wait_kind *k
     }
     if (lock->owner == 0 && task_may_go_on(task)) {
         lock_own(lock, task);
-        return instant_done(state);
+        return ready_awaitable_done(state);
     }
-    return (PyObject *)wait_new(state, kind, (PyObject *)lock, &lock->place, NULL);
+    return (PyObject *)wait_new(state, kind, (PyObject *)lock, &lock->waitlist, NULL);
 }
 
 static PyObject *
@@ -446,15 +459,15 @@ lock_leave_from_elsewhere(ModuleState *state, LockObject *lock, PyObject *exc_ty
 {
     lock_tell_driver(state, lock);
     if (exc_type != Py_None && lock_is_broken(lock)) {
-        return instant_done(state);
+        return ready_awaitable_done(state);
     }
     if (exc_type != Py_None && lock_is_left_outside(state, lock, exc_type)) {
         if (lock->owner != 0) {
             lock_take_away(lock);
         }
-        return instant_done(state);
+        return ready_awaitable_done(state);
     }
-    return lock_release_from_elsewhere(state, lock, "async with Lock()") == 0 ? instant_done(state)
+    return lock_release_from_elsewhere(state, lock, "async with Lock()") == 0 ? ready_awaitable_done(state)
                                                                               : NULL;
 }
 
@@ -471,7 +484,7 @@ lock_leave(PyObject *method, PyObject *const *args, size_t n_args, PyObject *kwn
         return lock_leave_from_elsewhere(state, lock, args[0]);
     }
     lock_pass_on(lock, holder);
-    return instant_done(state);
+    return ready_awaitable_done(state);
 }
 
-#endif /* SLEEPLOOP_LOCK_H */
+#endif /* SLEEPLOOP_SYNC_LOCK_H */

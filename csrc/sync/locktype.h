@@ -1,7 +1,12 @@
 /* locktype.h: the Lock type. Its rules are in lock.h. */
-#ifndef SLEEPLOOP_LOCKTYPE_H
-#define SLEEPLOOP_LOCKTYPE_H
+#ifndef SLEEPLOOP_SYNC_LOCKTYPE_H
+#define SLEEPLOOP_SYNC_LOCKTYPE_H
 
+#include "../base/compat.h"
+#include "../core/state.h"
+#include "../core/taskobject.h"
+#include "../wait/waitable.h"
+#include "../wait/waitobject.h"
 #include "lock.h"
 
 PyDoc_STRVAR(lock_acquire_doc,
@@ -18,7 +23,7 @@ static PyObject *
 lock_py_acquire(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &lock_acquire_kind, op,
-                                &((LockObject *)op)->place, NULL);
+                                &((LockObject *)op)->waitlist, NULL);
 }
 
 PyDoc_STRVAR(lock_acquire_nowait_doc,
@@ -131,4 +136,4 @@ static PyType_Spec lock_spec = {
     .slots = lock_slots,
 };
 
-#endif /* SLEEPLOOP_LOCKTYPE_H */
+#endif /* SLEEPLOOP_SYNC_LOCKTYPE_H */

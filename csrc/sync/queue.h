@@ -4,11 +4,22 @@
  * of the buffer, and what shutdown() and join() need. The rules of handoff.h hold for the heap as
  * well: also that there is always a place for each item that is in it or lent, and one more.
  */
-#ifndef SLEEPLOOP_QUEUE_H
-#define SLEEPLOOP_QUEUE_H
+#ifndef SLEEPLOOP_SYNC_QUEUE_H
+#define SLEEPLOOP_SYNC_QUEUE_H
 
-#include "handoff.h"
-#include "priorityheap.h"
+#include "../base/compat.h"
+#include "../base/objectheap.h"
+#include "../base/objectring.h"
+#include "../core/args.h"
+#include "../core/awaitable.h"
+#include "../core/loopobject.h"
+#include "../core/state.h"
+#include "../core/taskobject.h"
+#include "../wait/handoff.h"
+#include "../wait/meter.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 
 enum queue_order { QUEUE_FIFO, QUEUE_LIFO, QUEUE_PRIORITY };
 enum queue_phase { QUEUE_OPEN, QUEUE_SHUT, QUEUE_SHUT_AT_ONCE };
@@ -17,8 +28,8 @@ enum queue_phase { QUEUE_OPEN, QUEUE_SHUT, QUEUE_SHUT_AT_ONCE };
 typedef struct {
     SYNC_HEAD
     struct handoff hand;         /* a getter's number is that of its item in the heap */
-    struct place joiners;
-    struct priority_heap heap;   /* of a PriorityQueue only */
+    struct waitlist joiners;
+    struct objectheap heap;   /* of a PriorityQueue only */
     size_t unfinished;           /* items put in for which task_done() has not been called */
     uint8_t order;               /* enum queue_order */
     uint8_t phase;               /* enum queue_phase */
@@ -27,7 +38,7 @@ typedef struct {
 static inline size_t
 queue_len(const QueueObject *queue)
 {
-    return queue->order == QUEUE_PRIORITY ? priority_heap_len(&queue->heap)
+    return queue->order == QUEUE_PRIORITY ? objectheap_len(&queue->heap)
                                           : queue->hand.items.len;
 }
 
@@ -87,7 +98,7 @@ queue_finish(QueueObject *queue, size_t n)
 {
     queue->unfinished -= n < queue->unfinished ? n : queue->unfinished;
     if (queue->unfinished == 0) {
-        place_grant_all(&queue->joiners);
+        waitlist_grant_all(&queue->joiners);
     }
 }
 
@@ -97,20 +108,20 @@ queue_finish(QueueObject *queue, size_t n)
 static inline int
 sorted_reserve(QueueObject *queue)
 {
-    return priority_heap_reserve(&queue->heap, queue->hand.lent + 2);
+    return objectheap_reserve(&queue->heap, queue->hand.lent + 2);
 }
 
 static inline void
 sorted_measure(QueueObject *queue)
 {
-    flow_meter_level(queue->hand.meter, (double)priority_heap_len(&queue->heap));
+    flow_meter_level(queue->hand.meter, (double)objectheap_len(&queue->heap));
 }
 
 /* As handoff_put(); -1 also with the exception of a comparison. Beware: may run Python. */
 static int
 sorted_put(QueueObject *queue, PyObject *item)
 {
-    WaitObject *getter = place_first(&queue->hand.getters);
+    WaitObject *getter = waitlist_first(&queue->hand.getters);
     if (getter == NULL && queue_is_full(queue)) {
         return 0;
     }
@@ -121,7 +132,7 @@ sorted_put(QueueObject *queue, PyObject *item)
         getter->number = (double)++queue->heap.arrivals;
         handoff_give(&queue->hand, getter, Py_NewRef(item));
     }
-    else if (priority_heap_push(&queue->heap, item) == 0) {
+    else if (objectheap_push(&queue->heap, item) == 0) {
         Py_INCREF(item);
     }
     else {
@@ -140,9 +151,9 @@ sorted_let_in(QueueObject *queue, WaitObject *putter)
     struct priority_entry entry = {putter->value, queue->heap.arrivals + 1};
     size_t at;
     Py_INCREF(putter);
-    int rc = sorted_reserve(queue) == 0 ? priority_heap_find_place(&queue->heap, entry, &at) : -1;
+    int rc = sorted_reserve(queue) == 0 ? objectheap_find_place(&queue->heap, entry, &at) : -1;
     if (rc == 0 && putter->parked) {
-        priority_heap_insert(&queue->heap, entry, at);
+        objectheap_insert(&queue->heap, entry, at);
         (void)handoff_let_in(&queue->hand, putter);
         queue->unfinished++;
     }
@@ -160,19 +171,19 @@ sorted_let_in(QueueObject *queue, WaitObject *putter)
 static int
 sorted_take(QueueObject *queue, PyObject **item, uint64_t *number)
 {
-    struct place *putters = &queue->hand.putters;
+    struct waitlist *putters = &queue->hand.putters;
     if (queue_len(queue) == 0) {
         return 0;
     }
     if (putters->count > 0 && sorted_reserve(queue) < 0) {
         return -1;
     }
-    *item = priority_heap_pop(&queue->heap, number);
+    *item = objectheap_pop(&queue->heap, number);
     if (*item == NULL) {
         return -1;
     }
     while (putters->count > 0 && !queue_is_full(queue)) {
-        sorted_let_in(queue, place_first(putters));
+        sorted_let_in(queue, waitlist_first(putters));
     }
     flow_meter_get(queue->hand.meter, NULL);
     sorted_measure(queue);
@@ -183,13 +194,13 @@ sorted_take(QueueObject *queue, PyObject **item, uint64_t *number)
 static void
 sorted_put_back(QueueObject *queue, PyObject *item_steal, uint64_t number)
 {
-    WaitObject *getter = place_first(&queue->hand.getters);
+    WaitObject *getter = waitlist_first(&queue->hand.getters);
     if (getter != NULL) {
         getter->number = (double)number;
         handoff_give(&queue->hand, getter, item_steal);
     }
-    else if (priority_heap_reserve(&queue->heap, 1) == 0) {
-        priority_heap_put_back(&queue->heap, item_steal, number);
+    else if (objectheap_reserve(&queue->heap, 1) == 0) {
+        objectheap_put_back(&queue->heap, item_steal, number);
         sorted_measure(queue);
     }
     else {
@@ -382,12 +393,12 @@ queue_shut(QueueObject *queue, int at_once)
         queue_finish(queue, queue_len(queue));
         flow_meter_level(queue->hand.meter, 0);
     }
-    place_refuse_all(&queue->hand.getters, HANDOFF_ASKED);
-    place_refuse_all(&queue->hand.putters, 0);
+    waitlist_refuse_all(&queue->hand.getters, HANDOFF_ASKED);
+    waitlist_refuse_all(&queue->hand.putters, 0);
     if (at_once) {
-        buffer_clear(&queue->hand.items);
-        priority_heap_clear(&queue->heap);
+        objectring_clear(&queue->hand.items);
+        objectheap_clear(&queue->heap);
     }
 }
 
-#endif /* SLEEPLOOP_QUEUE_H */
+#endif /* SLEEPLOOP_SYNC_QUEUE_H */

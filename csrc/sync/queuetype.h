@@ -1,7 +1,17 @@
 /* queuetype.h: the types Queue, PriorityQueue and LifoQueue: arguments and docstrings. */
-#ifndef SLEEPLOOP_QUEUETYPE_H
-#define SLEEPLOOP_QUEUETYPE_H
+#ifndef SLEEPLOOP_SYNC_QUEUETYPE_H
+#define SLEEPLOOP_SYNC_QUEUETYPE_H
 
+#include "../base/compat.h"
+#include "../base/objectheap.h"
+#include "../core/args.h"
+#include "../core/state.h"
+#include "../wait/handoff.h"
+#include "../wait/meter.h"
+#include "../wait/part.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 #include "queue.h"
 
 /* ---- made and freed -------------------------------------------------------------------------- */
@@ -12,7 +22,7 @@ queue_new(PyTypeObject *type, enum queue_order order)
 {
     QueueObject *queue = (QueueObject *)handoff_tp_new(type, NULL, NULL);
     if (queue != NULL) {
-        place_init(&queue->joiners);
+        waitlist_init(&queue->joiners);
         queue->order = (uint8_t)order;
         queue->hand.lifo = order == QUEUE_LIFO;
     }
@@ -57,13 +67,13 @@ static int
 queue_tp_traverse(PyObject *op, visitproc visit, void *arg)
 {
     int rc = handoff_tp_traverse(op, visit, arg);
-    return rc != 0 ? rc : priority_heap_traverse(&((QueueObject *)op)->heap, visit, arg);
+    return rc != 0 ? rc : objectheap_traverse(&((QueueObject *)op)->heap, visit, arg);
 }
 
 static int
 queue_tp_clear(PyObject *op)
 {
-    priority_heap_clear(&((QueueObject *)op)->heap);
+    objectheap_clear(&((QueueObject *)op)->heap);
     return handoff_tp_clear(op);
 }
 
@@ -74,7 +84,7 @@ queue_tp_dealloc(PyObject *op)
     /* A queue may hold the last reference to the next, 100,000 in a row. */
     Py_TRASHCAN_BEGIN(op, queue_tp_dealloc)
     sync_dies(op);
-    priority_heap_clear(&((QueueObject *)op)->heap);
+    objectheap_clear(&((QueueObject *)op)->heap);
     handoff_free(op);
     Py_TRASHCAN_END
 }
@@ -435,4 +445,4 @@ static PyType_Spec lifo_queue_spec = {
     .slots = lifo_queue_slots,
 };
 
-#endif /* SLEEPLOOP_QUEUETYPE_H */
+#endif /* SLEEPLOOP_SYNC_QUEUETYPE_H */

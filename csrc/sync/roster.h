@@ -4,10 +4,12 @@
  * without asking the borrower for its hash or whether it equals another: a wait is cancelled, and
  * a grant undone, where no Python code may run. A dict cannot do that. Knows no loop and no task.
  */
-#ifndef SLEEPLOOP_ROSTER_H
-#define SLEEPLOOP_ROSTER_H
+#ifndef SLEEPLOOP_SYNC_ROSTER_H
+#define SLEEPLOOP_SYNC_ROSTER_H
 
-#include "../state.h"
+#include "../base/compat.h"
+#include "../base/ring.h"
+#include "../core/state.h"
 
 enum token_state {
     TOKEN_LOOSE,   /* in no roster: not yet, or not any more */
@@ -243,4 +245,4 @@ static PyType_Spec token_spec = {
     .slots = token_slots,
 };
 
-#endif /* SLEEPLOOP_ROSTER_H */
+#endif /* SLEEPLOOP_SYNC_ROSTER_H */

@@ -1,14 +1,23 @@
 /* semaphore.h: Semaphore and BoundedSemaphore, of which several tasks may have a unit. */
-#ifndef SLEEPLOOP_SEMAPHORE_H
-#define SLEEPLOOP_SEMAPHORE_H
+#ifndef SLEEPLOOP_SYNC_SEMAPHORE_H
+#define SLEEPLOOP_SYNC_SEMAPHORE_H
 
-#include "inlinemethod.h"
+#include "../base/compat.h"
+#include "../core/loopobject.h"
+#include "../core/scopetree.h"
+#include "../core/state.h"
+#include "../core/taskobject.h"
+#include "../wait/inlinemethod.h"
+#include "../wait/readyawaitable.h"
+#include "../wait/waitable.h"
+#include "../wait/waitlist.h"
+#include "../wait/waitobject.h"
 
 /* Holds no object but its name. While somebody waits, `value` is 0: a unit that comes back goes to
  * the first of them. `held` is by how much `value` is less than at first. */
 typedef struct {
     SYNC_HEAD
-    struct place place;
+    struct waitlist waitlist;
     InlineMethodObject enter, leave;
     int64_t value, initial;
     int is_bounded;
@@ -39,7 +48,7 @@ semaphore_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     SemaphoreObject *semaphore = (SemaphoreObject *)sync_new(function, type, name);
     if (semaphore != NULL) {
-        place_init(&semaphore->place);
+        waitlist_init(&semaphore->waitlist);
         inline_method_init(state, &semaphore->enter, (PyObject *)semaphore, semaphore_enter);
         inline_method_init(state, &semaphore->leave, (PyObject *)semaphore, semaphore_leave);
         semaphore->value = semaphore->initial = initial;
@@ -103,7 +112,7 @@ semaphore_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNU
     if (semaphore->value == 0) {
         return 0;
     }
-    assert(semaphore->place.count == 0);
+    assert(semaphore->waitlist.count == 0);
     semaphore_set(semaphore, semaphore->value - 1);
     return 1;
 }
@@ -112,7 +121,7 @@ semaphore_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNU
 static inline void
 semaphore_pass_on(SemaphoreObject *semaphore)
 {
-    WaitObject *next = place_first(&semaphore->place);
+    WaitObject *next = waitlist_first(&semaphore->waitlist);
     if (next != NULL) {
         wait_grant(next);
     }
@@ -203,10 +212,10 @@ semaphore_enter(PyObject *method, PyObject *const *Py_UNUSED(args), size_t n_arg
     }
     if (semaphore->value > 0 && task_may_go_on(task)) {
         semaphore_set(semaphore, semaphore->value - 1);
-        return instant_done(state);
+        return ready_awaitable_done(state);
     }
     return (PyObject *)wait_new(state, &semaphore_enter_kind, (PyObject *)semaphore,
-                                &semaphore->place, NULL);
+                                &semaphore->waitlist, NULL);
 }
 
 static PyObject *
@@ -219,7 +228,7 @@ semaphore_leave(PyObject *method, PyObject *const *Py_UNUSED(args), size_t n_arg
         || semaphore_release(state, semaphore, semaphore_enter_kind.await.function) < 0) {
         return NULL;
     }
-    return instant_done(state);
+    return ready_awaitable_done(state);
 }
 
 /* ---- the types ------------------------------------------------------------------------------- */
@@ -236,7 +245,7 @@ static PyObject *
 semaphore_py_acquire(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     return (PyObject *)wait_new(state_of_type(Py_TYPE(op)), &semaphore_acquire_kind, op,
-                                &((SemaphoreObject *)op)->place, NULL);
+                                &((SemaphoreObject *)op)->waitlist, NULL);
 }
 
 PyDoc_STRVAR(semaphore_acquire_nowait_doc,
@@ -401,4 +410,4 @@ static PyType_Spec bounded_semaphore_spec = {
     .slots = bounded_semaphore_slots,
 };
 
-#endif /* SLEEPLOOP_SEMAPHORE_H */
+#endif /* SLEEPLOOP_SYNC_SEMAPHORE_H */

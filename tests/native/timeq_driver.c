@@ -1,4 +1,4 @@
-/* timeq_driver.c: csrc/timeq.h as a library for tests/test_timeq.py, with its asserts on.
+/* timeq_driver.c: csrc/base/timerheap.h as a library for tests/test_timeq.py, with its asserts on.
  *
  * Each timer is embedded in an owner of its own, which is overwritten and freed as
  * soon as the queue has let go of it: whoever touches it later is found out.
@@ -7,7 +7,7 @@
 #error "the asserts are what this is for"
 #endif
 
-#include "compat.h"
+#include "base/compat.h"
 
 /* Memory can be made to run short. */
 static int starving;
@@ -28,7 +28,7 @@ driver_realloc(void *memory, size_t size)
 #undef PyMem_Realloc
 #define PyMem_Malloc driver_malloc
 #define PyMem_Realloc driver_realloc
-#include "timeq.h"
+#include "base/timerheap.h"
 #undef PyMem_Malloc
 
 #define EXPORT __attribute__((visibility("default")))
@@ -55,22 +55,22 @@ driver_starve(int on)
     starving = on;
 }
 
-EXPORT struct timeq *
+EXPORT struct timerheap *
 driver_new(void)
 {
-    return PyMem_Calloc(1, sizeof(struct timeq));
+    return PyMem_Calloc(1, sizeof(struct timerheap));
 }
 
 /* The armed timers are the caller's to cancel first, or to free afterwards. */
 EXPORT void
-driver_clear(struct timeq *q)
+driver_clear(struct timerheap *q)
 {
-    timeq_clear(q);
+    timerheap_clear(q);
     assert(q->heap == NULL && q->slots == NULL && q->len == 0 && q->cap == 0 && q->dead == 0);
 }
 
 EXPORT void
-driver_free(struct timeq *q)
+driver_free(struct timerheap *q)
 {
     driver_clear(q);
     PyMem_Free(q);
@@ -78,13 +78,13 @@ driver_free(struct timeq *q)
 
 /* The new timer's owner; NULL when memory is short. */
 EXPORT struct owner *
-driver_push(struct timeq *q, int64_t when, int64_t id)
+driver_push(struct timerheap *q, int64_t when, int64_t id)
 {
     struct owner *owner = PyMem_Calloc(1, sizeof *owner);
     assert(owner != NULL);
     owner->id = owner->id_again = id;
     timer_init(&owner->timer, 0);
-    if (timeq_push(q, &owner->timer, when) < 0) {
+    if (timerheap_push(q, &owner->timer, when) < 0) {
         owner_free(owner);
         return NULL;
     }
@@ -93,9 +93,9 @@ driver_push(struct timeq *q, int64_t when, int64_t id)
 }
 
 EXPORT void
-driver_cancel(struct timeq *q, struct owner *owner)
+driver_cancel(struct timerheap *q, struct owner *owner)
 {
-    timeq_cancel(q, &owner->timer);
+    timerheap_cancel(q, &owner->timer);
     owner_free(owner);
 }
 
@@ -107,33 +107,33 @@ driver_free_owner(struct owner *owner)
 }
 
 EXPORT int
-driver_next(struct timeq *q, int64_t *when)
+driver_next(struct timerheap *q, int64_t *when)
 {
-    return timeq_next(q, when);
+    return timerheap_next(q, when);
 }
 
 /* The id of the earliest timer, or -1. */
 EXPORT int64_t
-driver_pop(struct timeq *q)
+driver_pop(struct timerheap *q)
 {
     int64_t when;
-    if (!timeq_next(q, &when)) {
+    if (!timerheap_next(q, &when)) {
         return -1;
     }
-    struct owner *owner = OWNER_OF(timeq_pop(q));
+    struct owner *owner = OWNER_OF(timerheap_pop(q));
     int64_t id = owner->id;
     owner_free(owner);
     return id;
 }
 
-EXPORT size_t driver_len(const struct timeq *q) { return q->len; }
-EXPORT size_t driver_cap(const struct timeq *q) { return q->cap; }
-EXPORT size_t driver_dead(const struct timeq *q) { return q->dead; }
-EXPORT uint32_t driver_next_seq(const struct timeq *q) { return q->next_seq; }
+EXPORT size_t driver_len(const struct timerheap *q) { return q->len; }
+EXPORT size_t driver_cap(const struct timerheap *q) { return q->cap; }
+EXPORT size_t driver_dead(const struct timerheap *q) { return q->dead; }
+EXPORT uint32_t driver_next_seq(const struct timerheap *q) { return q->next_seq; }
 
 /* As if there had been that many pushes. */
 EXPORT void
-driver_set_next_seq(struct timeq *q, uint32_t seq)
+driver_set_next_seq(struct timerheap *q, uint32_t seq)
 {
     assert(seq >= q->next_seq);
     q->next_seq = seq;
@@ -141,12 +141,12 @@ driver_set_next_seq(struct timeq *q, uint32_t seq)
 
 /* What is wrong with the queue; NULL when nothing is. */
 static const char *
-check_entries(const struct timeq *q, unsigned char *used)
+check_entries(const struct timerheap *q, unsigned char *used)
 {
     size_t dead = 0;
     for (size_t i = 0; i < q->len; i++) {
-        const struct timeq_entry *entry = &q->heap[i];
-        if (i > 0 && timeq_before(entry, &q->heap[(i - 1) / 4])) {
+        const struct timerheap_entry *entry = &q->heap[i];
+        if (i > 0 && timerheap_before(entry, &q->heap[(i - 1) / 4])) {
             return "an entry comes before its parent";
         }
         if (entry->seq >= q->next_seq) {
@@ -173,7 +173,7 @@ check_entries(const struct timeq *q, unsigned char *used)
 }
 
 static const char *
-check_free_slots(const struct timeq *q, unsigned char *used)
+check_free_slots(const struct timerheap *q, unsigned char *used)
 {
     size_t slot = q->first_free;
     for (size_t n = q->len; n < q->cap; n++) {
@@ -189,7 +189,7 @@ check_free_slots(const struct timeq *q, unsigned char *used)
 }
 
 EXPORT const char *
-driver_check(const struct timeq *q)
+driver_check(const struct timerheap *q)
 {
     if (q->len > q->cap) {
         return "more entries than there is room for";

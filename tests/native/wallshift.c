@@ -1,5 +1,5 @@
-/* A system whose wall clock can be set: preloaded, it adds `wall_shift` nanoseconds to what
- * CLOCK_REALTIME reads. The other clocks are left alone. */
+/* wallshift.c: a system whose wall clock can be set: preloaded, it adds `wall_shift` nanoseconds to
+ * what CLOCK_REALTIME reads. The other clocks are left alone. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <time.h>
