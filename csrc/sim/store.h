@@ -108,8 +108,7 @@ static int
 store_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"capacity", PART_OPTION_NAMES, NULL};
-    return handoff_make(op, args, kwargs, "Store()", "|O" PART_OPTION_FORMAT ":Store", names,
-                        COUNT_OR_INF);
+    return handoff_make(op, args, kwargs, "Store", names, COUNT_OR_INF);
 }
 
 static void

@@ -55,31 +55,26 @@ end_tp_dealloc(PyObject *op)
     Py_TRASHCAN_END
 }
 
-/* 0, or -1 with a RuntimeError: it is not for this thread to close it. */
-static int
-end_close_from_here(EndObject *end)
-{
-    if (!end->closed) {
-        const char *function = end->sends ? "SendChannel.close()" : "ReceiveChannel.close()";
-        if (channel_touch(end, function) < 0) {
-            return -1;
-        }
-        end_close(end);
-    }
-    return 0;
-}
-
 static PyObject *
 end_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return end_close_from_here((EndObject *)op) == 0 ? Py_NewRef(Py_None) : NULL;
+    EndObject *end = (EndObject *)op;
+    const char *function = end->sends ? "SendChannel.close()" : "ReceiveChannel.close()";
+    if (!end->closed) {
+        if (channel_touch(end, function) < 0) {  /* it is not for this thread to close it */
+            return NULL;
+        }
+        end_close(end);
+    }
+    Py_RETURN_NONE;
 }
 
 static PyObject *
 end_py_aclose(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return end_close_from_here((EndObject *)op) == 0 ? ready_awaitable_done(state_of_type(Py_TYPE(op)))
-                                                     : NULL;
+    PyObject *none = end_py_close(op, NULL);
+    Py_XDECREF(none);
+    return none != NULL ? ready_awaitable_done(state_of_type(Py_TYPE(op))) : NULL;
 }
 
 static PyObject *

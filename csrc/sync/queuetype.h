@@ -51,16 +51,10 @@ static int
 queue_tp_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"maxsize", PART_OPTION_NAMES, NULL};
-    static const char *const functions[] = {
-        [QUEUE_FIFO] = "Queue()", [QUEUE_LIFO] = "LifoQueue()", [QUEUE_PRIORITY] = "PriorityQueue()",
+    static const char *const types[] = {
+        [QUEUE_FIFO] = "Queue", [QUEUE_LIFO] = "LifoQueue", [QUEUE_PRIORITY] = "PriorityQueue",
     };
-    static const char *const formats[] = {
-        [QUEUE_FIFO] = "|O" PART_OPTION_FORMAT ":Queue",
-        [QUEUE_LIFO] = "|O" PART_OPTION_FORMAT ":LifoQueue",
-        [QUEUE_PRIORITY] = "|O" PART_OPTION_FORMAT ":PriorityQueue",
-    };
-    enum queue_order order = ((QueueObject *)op)->order;
-    return handoff_make(op, args, kwargs, functions[order], formats[order], names, COUNT_OR_0);
+    return handoff_make(op, args, kwargs, types[((QueueObject *)op)->order], names, COUNT_OR_0);
 }
 
 static int

@@ -232,11 +232,14 @@ handoff_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSE
 }
 
 /* Its __init__(), by the arguments `names`. The first is the capacity: COUNT_OR_0, 0 by default, or
- * COUNT_OR_INF, from 1. */
+ * COUNT_OR_INF, from 1. type: "Queue" */
 static int
-handoff_make(PyObject *op, PyObject *args, PyObject *kwargs, const char *function,
-             const char *format, char **names, enum count_kind kind)
+handoff_make(PyObject *op, PyObject *args, PyObject *kwargs, const char *type, char **names,
+             enum count_kind kind)
 {
+    char function[32], format[32];
+    PyOS_snprintf(function, sizeof function, "%s()", type);
+    PyOS_snprintf(format, sizeof format, "|O" PART_OPTION_FORMAT ":%s", type);
     struct handoff *h = HANDOFF_OF(op);
     PyObject *capacity_obj = NULL;
     struct part_options options = {0};
@@ -255,7 +258,7 @@ handoff_make(PyObject *op, PyObject *args, PyObject *kwargs, const char *functio
 }
 
 /* What a method returns to be awaited. type: "Queue". Steals value, or fails with an exception. */
-static PyObject *
+static inline PyObject *
 handoff_wait_new(PyObject *op, const char *type, const struct wait_kind *kind, struct waitlist *waitlist,
                  PyObject *value_steal)
 {
