@@ -363,7 +363,7 @@ task_tp_clear(PyObject *op)
     if (wait != NULL) {
         /* What it waits at may outlive the loop; those who wait behind it are garbage as well. */
         wait->outcome = WAIT_FAILED;
-        wait_unpark(wait, task);
+        wait_unpark((Awaitable *)wait, task->loop, task);
         task->state = TASK_RUNNING;
     }
     scopes_drop(task_take_scopes(task));

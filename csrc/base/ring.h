@@ -42,7 +42,7 @@ link_in_ring(const struct link *link)
 static inline void
 ring_push(struct link *head, struct link *link)
 {
-    assert(!link_in_ring(link));
+    assert(link->next == NULL);
     link->prev = head->prev;
     link->next = head;
     head->prev->next = link;
@@ -53,7 +53,7 @@ ring_push(struct link *head, struct link *link)
 static inline void
 link_remove(struct link *link)
 {
-    assert(link_in_ring(link));
+    assert(link->next != NULL);
     link->prev->next = link->next;
     link->next->prev = link->prev;
     link->next = link->prev = NULL;
@@ -76,7 +76,7 @@ ring_pop(struct link *head)
 static inline void
 chain_push(struct link **first, struct link *link)
 {
-    assert(!link_in_ring(link));
+    assert(link->next == NULL);
     if (*first == NULL) {
         *first = link->next = link->prev = link;
         return;

@@ -63,7 +63,9 @@ await_yield(Awaitable *self, LoopObject *loop, int64_t since, PyObject **result)
     self->task_number = loop->current != NULL ? loop->current->number : 0;
     self->state = AWAIT_WAITING;
     loop->awaited = self;
-    trace_await(loop, (PyObject *)self);
+    if (loop->trace != NULL) {
+        trace_await(loop, (PyObject *)self);
+    }
     *result = Py_NewRef((PyObject *)self);
     return PYGEN_NEXT;
 }
@@ -72,7 +74,9 @@ await_yield(Awaitable *self, LoopObject *loop, int64_t since, PyObject **result)
 static inline PySendResult
 await_yield_again(Awaitable *self, LoopObject *loop, PyObject **result)
 {
-    trace_await(loop, (PyObject *)self);
+    if (loop->trace != NULL) {
+        trace_await(loop, (PyObject *)self);
+    }
     *result = Py_NewRef((PyObject *)self);
     return PYGEN_NEXT;
 }

@@ -180,11 +180,8 @@ enum await_kind_number { AWAIT_KINDS(ROW_NUMBER_LISTED) N_AWAIT_KINDS };
 /* Filled at the end of the translation unit, when all rows are known. */
 static const struct await_kind *const await_kinds[N_AWAIT_KINDS];
 
-static inline const struct await_kind *
-await_kind(const Awaitable *self)
-{
-    return await_kinds[self->kind];
-}
+/* The row of an awaitable, or of what begins with one. */
+#define await_kind(self) (await_kinds[(self)->kind])
 
 /* The awaitable that a parked task waits with, borrowed; NULL: it is not parked, or the collector
  * has been here. */

@@ -47,7 +47,9 @@ loop_wake(LoopObject *loop, TaskObject *task)
 {
     loop_unpark(loop, task);
     loop_make_ready(loop, task);
-    trace_wake(loop, task);
+    if (loop->trace != NULL) {
+        trace_wake(loop, task);
+    }
 }
 
 /* The live task of that number, borrowed, or NULL. Looks through all of them, but a report asks

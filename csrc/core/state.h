@@ -91,7 +91,7 @@ current_loop_borrowed(ModuleState *state)
     PyThreadState *tstate = PyThreadState_Get();
     for (struct link *l = state->begun.next; l != &state->begun; l = l->next) {
         LoopObject *loop = LOOP_OF_BEGUN(l);
-        if (loop_is_of_thread(loop, tstate)) {
+        if (loop->tstate == tstate && loop->tstate_id == compat_tstate_id(tstate)) {
             return loop;
         }
         if (loop->tstate == NULL) {

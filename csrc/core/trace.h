@@ -246,14 +246,12 @@ trace_note(LoopObject *loop)
     }
 }
 
-/* Likewise: a trap is awaited. One that is a task by itself is awaited by nobody. */
-static inline void
+/* Likewise in a loop that is traced: a trap is awaited. One that is a task by itself is awaited by nobody. */
+static void
 trace_await(LoopObject *loop, PyObject *trap)
 {
-    if (loop->trace != NULL) {
-        int is_task = loop->current != NULL && loop->current->coro == trap;
-        loop->trace->here = is_task ? 0 : trace_here(loop);
-    }
+    int is_task = loop->current != NULL && loop->current->coro == trap;
+    loop->trace->here = is_task ? 0 : trace_here(loop);
 }
 
 /* Likewise, by one into which something has been thrown: the interpreter does not tell where. */

@@ -177,7 +177,9 @@ loop_park(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
         loop_refuse(loop, task, (PyObject *)await);
         break;
     }
-    trace_park(loop, task, is_ours);
+    if (loop->trace != NULL) {
+        trace_park(loop, task, is_ours);
+    }
 }
 
 #endif /* SLEEPLOOP_RUN_PARK_H */

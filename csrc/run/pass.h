@@ -114,7 +114,9 @@ loop_fire(LoopObject *loop, struct timer *timer)
         TaskObject *task = TASK_OF_TIMER(timer);
         task->flags |= TASK_TIMED;
         loop_make_ready(loop, task);
-        trace_wake(loop, task);
+        if (loop->trace != NULL) {
+            trace_wake(loop, task);
+        }
     }
     else {
         loop_deadline_passed(loop, SCOPE_OF_TIMER(timer));

@@ -56,7 +56,7 @@ store_take_get(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
         return 0;
     }
     PyObject *item, *filter = wait->value;
-    int found = store_get(self, wait_function(wait), filter, &item);
+    int found = store_get(self, await_kind(wait)->function, filter, &item);
     if (found > 0) {
         handoff_lend(&self->hand, wait, item);
         Py_XDECREF(filter);

@@ -86,7 +86,7 @@ barrier_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *Py_UNUSE
     BarrierObject *barrier = (BarrierObject *)wait->object;
     WaitObject *other;
     if (barrier->is_broken) {
-        raise_broken_barrier((PyObject *)barrier, wait_function(wait), 0);
+        raise_broken_barrier((PyObject *)barrier, await_kind(wait)->function, 0);
         return -1;
     }
     if (barrier->waitlist.count + 1 < barrier->parties) {
@@ -104,7 +104,7 @@ static PyObject *
 barrier_result(WaitObject *wait)
 {
     if (wait->outcome == WAIT_REFUSED) {
-        raise_broken_barrier((PyObject *)wait->object, wait_function(wait),
+        raise_broken_barrier((PyObject *)wait->object, await_kind(wait)->function,
                              wait->phase == BARRIER_WAS_RESET);
         return NULL;
     }

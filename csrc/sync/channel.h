@@ -138,7 +138,7 @@ static int
 send_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
     EndObject *end = (EndObject *)wait->object;
-    const char *function = wait_function(wait);
+    const char *function = await_kind(wait)->function;
     return channel_enter(end, loop, function) < 0 || end_check(end, function) < 0
                ? -1
                : handoff_put(&end->channel->hand, wait->value);
@@ -150,7 +150,7 @@ send_result(WaitObject *wait)
     if (wait->outcome != WAIT_REFUSED) {
         Py_RETURN_NONE;
     }
-    (void)end_raise((EndObject *)wait->object, wait->phase, wait_function(wait));
+    (void)end_raise((EndObject *)wait->object, wait->phase, await_kind(wait)->function);
     return NULL;
 }
 
@@ -170,7 +170,7 @@ receive_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
     EndObject *end = (EndObject *)wait->object;
     ChannelObject *channel = end->channel;
-    const char *function = wait_function(wait);
+    const char *function = await_kind(wait)->function;
     PyObject *value;
     if (channel_enter(end, loop, function) < 0 || end_check(end, function) < 0) {
         return -1;
@@ -193,7 +193,7 @@ receive_result(WaitObject *wait)
         return handoff_settle(h, wait);
     }
     if (wait->phase == CHANNEL_CLOSED) {
-        (void)end_raise(end, CHANNEL_CLOSED, wait_function(wait));
+        (void)end_raise(end, CHANNEL_CLOSED, await_kind(wait)->function);
         return NULL;
     }
     if (end->closed || handoff_take(h, &value) <= 0) {  /* nobody sends, so it cannot fail */
@@ -240,7 +240,7 @@ COLD static int
 receive_raise_end(WaitObject *wait)
 {
     if (wait_kind(wait) != &receive_next_kind) {
-        return end_raise((EndObject *)wait->object, CHANNEL_ENDED, wait_function(wait));
+        return end_raise((EndObject *)wait->object, CHANNEL_ENDED, await_kind(wait)->function);
     }
     PyErr_SetNone(PyExc_StopAsyncIteration);
     return -1;

@@ -128,7 +128,7 @@ condition_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
     LockObject *lock = condition_wait_lock(wait);
     switch (wait->phase) {
     case CONDITION_HOLDS:
-        return condition_check_held(lock, task, wait_function(wait));
+        return condition_check_held(lock, task, await_kind(wait)->function);
     case CONDITION_REGAINS:
     case CONDITION_FAILS:
         if (lock->owner == 0) {
@@ -136,7 +136,7 @@ condition_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
         }
         wait->number = (double)lock->turn;  /* for lock_give_back() */
         return lock_is_owned(lock, task) ? 1
-               : lock_is_broken(lock)    ? condition_check_held(lock, task, wait_function(wait))
+               : lock_is_broken(lock)    ? condition_check_held(lock, task, await_kind(wait)->function)
                                          : 0;
     default:  /* it was cancelled, and yields the same trap once more instead */
         return 0;
@@ -202,10 +202,10 @@ condition_thrown(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObject 
 {
     LockObject *lock = condition_wait_lock(wait);
     if (lock_is_broken(lock)) {
-        raise_broken_lock(lock, wait_function(wait));
+        raise_broken_lock(lock, await_kind(wait)->function);
         return condition_lost(wait, exc);
     }
-    if (sync_enter(loop->state, (SyncObject *)lock, loop, wait_function(wait)) < 0) {
+    if (sync_enter(loop->state, (SyncObject *)lock, loop, await_kind(wait)->function) < 0) {
         return condition_lost(wait, exc);
     }
     if (lock->owner == 0) {
@@ -232,7 +232,7 @@ condition_resume(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObject 
         return 1;  /* cancelled before it was parked: the lock is still there */
     }
     if (wait->outcome == WAIT_REFUSED) {
-        raise_broken_lock(condition_wait_lock(wait), wait_function(wait));
+        raise_broken_lock(condition_wait_lock(wait), await_kind(wait)->function);
         return condition_lost(wait, exc != NULL ? exc
                                     : wait->phase == CONDITION_FAILS ? wait->value
                                                                      : NULL);
@@ -263,7 +263,7 @@ condition_resume_for(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObj
         (ConditionObject *)Py_NewRef(PyTuple_GET_ITEM(wait->value, PAIR_CONDITION));
     ended = condition_evaluate(wait);
     if (ended == 0) {
-        ended = sync_enter(loop->state, (SyncObject *)condition, loop, wait_function(wait));
+        ended = sync_enter(loop->state, (SyncObject *)condition, loop, await_kind(wait)->function);
         wait->firm = 0;
         wait_aim(wait, (PyObject *)condition, &condition->waitlist);
     }

@@ -264,7 +264,7 @@ limiter_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
         Py_XSETREF(wait->value, (PyObject *)token);
     }
     TokenObject *token = (TokenObject *)wait->value;
-    if (limiter_check_loose(limiter, token, wait_function(wait)) < 0) {
+    if (limiter_check_loose(limiter, token, await_kind(wait)->function) < 0) {
         return -1;
     }
     if (limiter->held >= limiter->total) {

@@ -249,7 +249,7 @@ static int
 lock_take(WaitObject *wait, LoopObject *Py_UNUSED(loop), TaskObject *task)
 {
     LockObject *lock = (LockObject *)wait->object;
-    int taken = lock_try(lock, task, wait_function(wait));
+    int taken = lock_try(lock, task, await_kind(wait)->function);
     if (taken > 0) {
         wait->number = (double)lock->turn;
     }
@@ -273,7 +273,7 @@ lock_tell(WaitObject *wait)
 {
     LockObject *lock = (LockObject *)wait->object;
     if (wait->outcome == WAIT_REFUSED) {
-        raise_broken_lock(lock, wait_function(wait));
+        raise_broken_lock(lock, await_kind(wait)->function);
         return -1;
     }
     lock->untold = 0;

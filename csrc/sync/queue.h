@@ -257,7 +257,7 @@ queue_put_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
 {
     QueueObject *queue = (QueueObject *)wait->object;
     flow_meter_follow(queue->hand.meter, loop);
-    int done = queue_put(queue, wait->value, wait_function(wait));
+    int done = queue_put(queue, wait->value, await_kind(wait)->function);
     if (done > 0) {
         Py_CLEAR(wait->value);
     }
@@ -268,7 +268,7 @@ static PyObject *
 queue_put_result(WaitObject *wait)
 {
     if (wait->outcome == WAIT_REFUSED) {
-        raise_queue_is_shut((QueueObject *)wait->object, wait_function(wait));
+        raise_queue_is_shut((QueueObject *)wait->object, await_kind(wait)->function);
         return NULL;
     }
     Py_RETURN_NONE;
@@ -281,7 +281,7 @@ queue_get_take(WaitObject *wait, LoopObject *loop, TaskObject *Py_UNUSED(task))
     PyObject *item;
     uint64_t number = 0;
     flow_meter_follow(queue->hand.meter, loop);
-    int taken = queue_get(queue, &item, &number, wait_function(wait));
+    int taken = queue_get(queue, &item, &number, await_kind(wait)->function);
     if (taken > 0) {
         handoff_lend(&queue->hand, wait, item);
         wait->number = (double)number;
@@ -294,7 +294,7 @@ queue_get_result(WaitObject *wait)
 {
     QueueObject *queue = (QueueObject *)wait->object;
     if (wait->outcome == WAIT_REFUSED) {
-        raise_queue_is_shut(queue, wait_function(wait));
+        raise_queue_is_shut(queue, await_kind(wait)->function);
         return NULL;
     }
     return handoff_settle(&queue->hand, wait);
@@ -329,7 +329,7 @@ queue_next_take(WaitObject *wait, LoopObject *loop, TaskObject *task)
     }
     int taken = queue_get_take(wait, loop, task);
     if (taken < 0) {
-        await_error_is_no_end(wait_function(wait), PyExc_StopAsyncIteration);  /* of an item's */
+        await_error_is_no_end(await_kind(wait)->function, PyExc_StopAsyncIteration);  /* of an item's */
     }
     return taken;
 }

@@ -140,18 +140,8 @@ struct wait_kind {
     int (*resume)(WaitObject *wait, LoopObject *loop, TaskObject *task, PyObject *exc);
 };
 
-/* Its row of the table. */
-static inline const struct wait_kind *
-wait_kind(const WaitObject *self)
-{
-    return (const struct wait_kind *)await_kind((const Awaitable *)self);
-}
-
-static inline const char *
-wait_function(const WaitObject *self)
-{
-    return await_kind((const Awaitable *)self)->function;
-}
+/* Its row of the table, with what Waits have beside the others. */
+#define wait_kind(self) ((const struct wait_kind *)await_kinds[(self)->kind])
 
 /* ---- places ---------------------------------------------------------------------------------- */
 
@@ -205,10 +195,11 @@ wait_take_out(WaitObject *self, TaskObject *task)
     }
 }
 
-/* Takes the task from where it waits. What it waited with stays its payload. */
-static inline void
-wait_unpark(WaitObject *self, TaskObject *task)
+/* Takes the task from where it waits: unpark() of all Waits. */
+static void
+wait_unpark(Awaitable *await, LoopObject *Py_UNUSED(loop), TaskObject *task)
 {
+    WaitObject *self = (WaitObject *)await;
     wait_take_out(self, task);
     if (self->outcome == WAIT_OPEN && wait_kind(self)->left != NULL) {
         wait_kind(self)->left(self);

@@ -223,12 +223,6 @@ wait_park_task(Awaitable *op, LoopObject *loop, TaskObject *task)
     return PARK_READY;
 }
 
-static void
-wait_unpark_task(Awaitable *self, LoopObject *Py_UNUSED(loop), TaskObject *task)
-{
-    wait_unpark((WaitObject *)self, task);
-}
-
 /* The wait that it is, borrowed; NULL: it is none, or there is nothing. */
 static inline WaitObject *
 await_as_wait(Awaitable *self)
@@ -294,7 +288,7 @@ wait_graph_row(Awaitable *op)
     .await = {                                                                                 \
         AWAIT_KIND(row, made_by), .begin = wait_begin, .resume = wait_resume,                  \
         .give_up = wait_give_up, .not_told = wait_not_told, .park = wait_park_task,            \
-        .unpark = wait_unpark_task, .outside = wait_outside, .describe = wait_describe,        \
+        .unpark = wait_unpark, .outside = wait_outside, .describe = wait_describe,        \
         .waits_on = wait_waits_on, .blocker = wait_blocker, .graph_row = wait_graph_row,       \
         .name = wait_name,                                                                     \
     }
