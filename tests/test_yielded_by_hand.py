@@ -263,3 +263,41 @@ def test_a_join_serves_the_task_that_began_it() -> None:
         assert now() == 5
 
     virtual(main())
+
+
+def impostor(address: int, size: int) -> bytes:
+    """An object at that address, made of what a waiting sleep is made of, as far as one can say."""
+    others = []
+    for _ in range(100_000):
+        obj = bytes(bytearray(b"\0\1\0\0".ljust(size - bytes.__basicsize__, b"\0")))
+        if id(obj) == address:
+            return obj
+        others.append(obj)
+    pytest.skip("no object came to lie where the awaitable was")
+
+
+def resumed(trap: Any) -> None:
+    with pytest.raises(StopIteration):
+        trap.send(None)
+
+
+def thrown(trap: Any) -> None:
+    with pytest.raises(KeyError):
+        trap.throw(KeyError)
+
+
+@pytest.mark.parametrize(
+    "end", [lambda trap: None, lambda trap: trap.close(), thrown, resumed],
+    ids=["dropped", "closed", "thrown", "resumed"],
+)  # fmt: skip
+def test_what_lies_where_an_awaitable_was_is_none(end: Callable[[Any], None]) -> None:
+    async def main() -> None:
+        spare, trap = sleep(5), begun(sleep(5))
+        spare.close()  # whose memory the next sleep gets, but not a bytes object
+        end(trap)
+        address, size = id(trap), type(trap).__basicsize__
+        del spare, trap
+        with pytest.raises(TypeError, match=r"SleepingLoop cannot wait for b'"):
+            await yielded(impostor(address, size))
+
+    virtual(main())

@@ -89,6 +89,19 @@ await_used_up(const Awaitable *self)
     return PYGEN_ERROR;
 }
 
+/* It waits no more, and did not get there by its loop: that is not to take another object, which may
+ * come to lie at the same address, for it. */
+static void
+await_is_off(Awaitable *self)
+{
+    ModuleState *state = state_if_there(Py_TYPE(self));
+    for (struct link *l = state != NULL ? state->begun.next : NULL;
+         l != NULL && l != &state->begun && LOOP_OF_BEGUN(l)->tstate != NULL; l = l->next) {
+        LoopObject *loop = LOOP_OF_BEGUN(l);  /* which runs, in whichever thread */
+        loop->awaited = loop->awaited != self ? loop->awaited : NULL;
+    }
+}
+
 /* An error that would be taken for the end of an await (StopIteration) or of an `async for`
  * (StopAsyncIteration) becomes a RuntimeError, as it does in coroutines; others stay. */
 COLD static void
@@ -127,9 +140,11 @@ await_advance(Awaitable *self, PyObject *sent, PyObject **result)
         return kind->begin(state, self, result);
     }
     LoopObject *loop = current_loop_borrowed(state);
-    return loop != NULL && loop->current != NULL && await_is_of(self, loop, loop->current)
-               ? kind->resume(self, loop, result)
-               : await_resumed_wrongly(self, sent, result);
+    if (loop == NULL || loop->current == NULL || !await_is_of(self, loop, loop->current)) {
+        return await_resumed_wrongly(self, sent, result);
+    }
+    loop->awaited = NULL;  /* perhaps this one, by hand, and it may end and die now */
+    return kind->resume(self, loop, result);
 }
 
 /* ---- the slots ------------------------------------------------------------------------------- */
@@ -256,6 +271,9 @@ await_py_throw(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     if (exc == NULL) {
         return NULL;
     }
+    if (self->state == AWAIT_WAITING) {
+        await_is_off(self);
+    }
     int ended = kind->give_up != NULL ? kind->give_up(self, exc) : 1;
     if (ended == 0) {
         Py_DECREF(exc);
@@ -275,6 +293,9 @@ static PyObject *
 await_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     Awaitable *self = (Awaitable *)op;
+    if (self->state == AWAIT_WAITING) {
+        await_is_off(self);
+    }
     if (await_kind(self)->give_up != NULL) {
         (void)await_kind(self)->give_up(self, NULL);
     }
@@ -362,18 +383,6 @@ await_excuse(const ModuleState *state, PyObject *op)
     }
 }
 
-/* No loop is to take another object at the same address for it. */
-COLD static void
-await_is_gone(Awaitable *self)
-{
-    ModuleState *state = state_if_there(Py_TYPE(self));
-    struct link *begun = state != NULL ? &state->begun : NULL;
-    for (struct link *l = begun != NULL ? begun->next : NULL; l != begun; l = l->next) {
-        LoopObject *loop = LOOP_OF_BEGUN(l);
-        loop->awaited = loop->awaited != self ? loop->awaited : NULL;
-    }
-}
-
 COLD static int
 await_dies_unfinished(PyObject *op)
 {
@@ -381,7 +390,7 @@ await_dies_unfinished(PyObject *op)
         return -1;
     }
     if (((Awaitable *)op)->state == AWAIT_WAITING) {
-        await_is_gone((Awaitable *)op);
+        await_is_off((Awaitable *)op);
     }
     return 0;
 }

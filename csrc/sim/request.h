@@ -187,8 +187,10 @@ request_tp_dealloc(PyObject *op)
 {
     RequestObject *self = (RequestObject *)op;
     assert(!self->is_owned && !self->wait.parked);
-    if ((self->slot != NO_SLOT || self->wait.state == AWAIT_NEW)
-        && PyObject_CallFinalizerFromDealloc(op) < 0) {
+    if (self->slot != NO_SLOT && PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return;
+    }
+    if (await_dies(op) < 0) {
         return;
     }
     PyObject_GC_UnTrack(op);
