@@ -45,7 +45,7 @@ def link_command() -> list[str]:
         words = shlex.split(command or "")
         if words and shutil.which(words[0]):
             return [*words, *(["-shared"] if "-bundle" not in words else [])]
-    pytest.fail("base/timerheap.h cannot be tested: there is no C compiler (set CC, or install gcc)")
+    pytest.fail("the heap cannot be tested: there is no C compiler (set CC, or install gcc)")
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
     loop->number = ++loop->state->loops_made;
     ring_init(&loop->stopwatches);
     ring_init(&loop->locks);
+    ring_init(&loop->unseen_others);
     loop->root = scope_new(loop->state);
     if (loop->root == NULL) {
         Py_DECREF(loop);
@@ -51,7 +52,6 @@ loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
     ring_init(&loop->ready);
     ring_init(&loop->live);
     ring_init(&loop->unseen);
-    ring_init(&loop->unseen_others);
     clock_init(&loop->clock, 1.0);
     loop->strict = TIME_FOREVER;
     return (PyObject *)loop;
