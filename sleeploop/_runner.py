@@ -560,10 +560,12 @@ class Runner:
         self._take_failures(errors)
 
     def _take_failures(self, errors: list[BaseException]) -> None:
-        """Those of tasks, that nobody has seen."""
+        """Those that nobody has seen: of tasks, and of futures."""
         if not self.over:
             errors += _take_errors(self.loop)
-            errors += [task.exception() for task in _unseen(self.loop) if not task.daemon]
+            for failed in _unseen(self.loop):
+                if not (isinstance(failed, Task) and failed.daemon):
+                    errors.append(failed.exception())
 
     def _tidy(self, errors: list[BaseException]) -> None:
         left, self.left = self.left, []

@@ -677,7 +677,7 @@ class SleepingLoop:
         if len(errors) == 1:
             raise errors[0]
         if errors:
-            raise BaseExceptionGroup(f"{len(errors)} tasks failed", errors)
+            raise BaseExceptionGroup(f"{len(errors)} failures", errors)
         return [root.result() for root in self.roots]
 
     def record(self, failure: Task | BaseException) -> None:

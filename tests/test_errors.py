@@ -97,7 +97,7 @@ def test_several_failures_are_a_group():
         finally:
             raise second
 
-    with pytest.raises(ExceptionGroup, match="2 tasks failed") as info:
+    with pytest.raises(ExceptionGroup, match="2 failures") as info:
         finish(fail(first), clumsy())
     assert info.value.exceptions == (first, second)
     assert isinstance(second.__context__, CancelledError)

@@ -425,6 +425,15 @@ def test_a_failure_that_nobody_has_seen(pytester):
             await sleep(5)
 
         @MARK
+        async def test_kept_future():
+            kept.append(Future(name="kept"))
+            kept[-1].set_exception(ValueError("of a future"))
+
+        @MARK
+        async def test_dropped_future():
+            Future().set_exception(ValueError("of another"))
+
+        @MARK
         async def test_seen(failing):
             with pytest.raises(ValueError):
                 await failing
@@ -446,12 +455,14 @@ def test_a_failure_that_nobody_has_seen(pytester):
             pytest.skip("no")
         """,
         passed=1,
-        failed=5,
+        failed=7,
     )
     result.stdout.fnmatch_lines(
         [
             "E *ValueError: kept",
             "E *ValueError: dropped",
+            "E *ValueError: of a future",
+            "E *ValueError: of another",
             "E *ValueError: of the fixture",
             "*ExceptionGroup: 2 errors (2 sub-exceptions)",
             "*KeyError: 'of the test'",

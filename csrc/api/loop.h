@@ -42,7 +42,7 @@ loop_tp_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
     loop->number = ++loop->state->loops_made;
     ring_init(&loop->stopwatches);
     ring_init(&loop->locks);
-    ring_init(&loop->unseen_others);
+    ring_init(&loop->unseen_others);  /* all three before anything can fail: see tp_dealloc */
     loop->root = scope_new(loop->state);
     if (loop->root == NULL) {
         Py_DECREF(loop);

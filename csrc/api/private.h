@@ -364,22 +364,28 @@ module_py_call_from_pool(PyObject *module, PyObject *const *args, Py_ssize_t n_a
 
 PyDoc_STRVAR(unseen_doc,
 "_unseen($module, loop, /)\n--\n\n"
-"The failed tasks whose failure nobody has seen, in the order in which they failed.\n");
+"What has failed and nobody has seen it: tasks, in the order in which they failed, and then\n"
+"whatever else there is, likewise. Each has an exception(), which is to see it.\n");
 
 static PyObject *
 module_py_unseen(PyObject *module, PyObject *op)
 {
     LoopObject *loop = need_loop(module, "_unseen()", op);
-    PyObject *tasks = loop != NULL ? PyList_New(0) : NULL;
+    PyObject *failed = loop != NULL ? PyList_New(0) : NULL;
+    int rc = failed != NULL ? 0 : -1;
     /* As in loop_py_tasks(): a collection may make some more, at the end. */
-    for (struct link *l = tasks != NULL ? loop->unseen.next : NULL; l != NULL && l != &loop->unseen;
+    for (struct link *l = rc == 0 ? loop->unseen.next : NULL; rc == 0 && l != &loop->unseen;
          l = l->next) {
-        if (PyList_Append(tasks, (PyObject *)TASK_OF_REGISTERED(l)) < 0) {
-            Py_CLEAR(tasks);
-            break;
-        }
+        rc = PyList_Append(failed, (PyObject *)TASK_OF_REGISTERED(l));
     }
-    return tasks;
+    for (struct link *l = rc == 0 ? loop->unseen_others.next : NULL;
+         rc == 0 && l != &loop->unseen_others; l = l->next) {
+        rc = PyList_Append(failed, UNSEEN_OF_LINK(l)->owner);
+    }
+    if (rc < 0) {
+        Py_CLEAR(failed);
+    }
+    return failed;
 }
 
 PyDoc_STRVAR(run_main_doc,

@@ -65,12 +65,7 @@ task_py_exception(PyObject *op, PyObject *Py_UNUSED(ignored))
     }
     if (task->state == TASK_FAILED) {
         task_mark_seen(task);
-        PyObject *handled = PyErr_GetHandledException();
-        if (handled != task->payload) {  /* else its traceback tells how it came here */
-            raised_restore(&task->raised, task->payload);
-        }
-        Py_XDECREF(handled);
-        return Py_NewRef(task->payload);
+        return raised_ask(&task->raised, task->payload);
     }
     if (task->state == TASK_CANCELLED) {
         return task_outcome(state_of_type(Py_TYPE(op)), task);

@@ -58,6 +58,19 @@ raised_restore(const struct raised *raised, PyObject *exc)
     Py_DECREF(now);
 }
 
+/* The exception for somebody who asks for it, a new reference. While it is being handled, its
+ * traceback tells how it came here, and stays. Beware: as raised_restore(). */
+static PyObject *
+raised_ask(const struct raised *raised, PyObject *exc)
+{
+    PyObject *handled = PyErr_GetHandledException();
+    if (handled != exc) {
+        raised_restore(raised, exc);
+    }
+    Py_XDECREF(handled);
+    return Py_NewRef(exc);
+}
+
 /* ---- kept for later -------------------------------------------------------------------------- */
 
 /* What a group or a run has yet to raise is kept as the task that failed, which knows what its

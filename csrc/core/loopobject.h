@@ -16,7 +16,8 @@
 /* Something that has failed, other than a task, and nobody has seen it: in loop->unseen_others. */
 struct unseen {
     struct link link;
-    void (*report)(LoopObject *loop, struct unseen *self);  /* and takes it out */
+    PyObject *owner;  /* borrowed: what has failed; its exception() is that it has been seen */
+    void (*report)(LoopObject *loop, PyObject *owner);  /* and takes it out */
 };
 
 enum loop_phase {

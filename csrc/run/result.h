@@ -42,7 +42,7 @@ loop_raise_errors(PyObject *errors)
         PyErr_SetRaisedException(Py_NewRef(PyList_GET_ITEM(errors, 0)));
         return;
     }
-    PyObject *message = PyUnicode_FromFormat("%zd tasks failed", PyList_GET_SIZE(errors));
+    PyObject *message = PyUnicode_FromFormat("%zd failures", PyList_GET_SIZE(errors));
     PyObject *group =
         message != NULL
             ? PyObject_CallFunctionObjArgs(PyExc_BaseExceptionGroup, message, errors, NULL)

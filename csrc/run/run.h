@@ -73,7 +73,7 @@ loop_run_to_the_end(LoopObject *loop)
         }
         while (!ring_empty(&loop->unseen_others)) {
             struct unseen *unseen = UNSEEN_OF_LINK(loop->unseen_others.next);
-            unseen->report(loop, unseen);
+            unseen->report(loop, unseen->owner);
         }
         /* Once, or a call that hands over the next one would never let the run end. */
         if (ring_empty(&loop->live)) {

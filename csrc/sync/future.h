@@ -38,8 +38,6 @@ typedef struct {
     uint8_t is_seen;       /* FAILED, and somebody has asked for it */
 } FutureObject;
 
-#define FUTURE_OF_UNSEEN(u) ((FutureObject *)((char *)(u) - offsetof(FutureObject, unseen)))
-
 /* ---- the outcome ----------------------------------------------------------------------------- */
 
 static void
@@ -51,18 +49,20 @@ future_mark_seen(FutureObject *future)
     }
 }
 
-/* Nobody can ask for the failure any more, or the run is over. Beware: runs Python. */
+/* Nobody can ask for the failure any more, or the run is over. loop: whose run raises it, or NULL.
+ * Beware: runs Python. */
 COLD static void
-future_report_unseen(LoopObject *loop, struct unseen *unseen)
+future_report_unseen(LoopObject *loop, PyObject *op)
 {
-    FutureObject *future = FUTURE_OF_UNSEEN(unseen);
+    FutureObject *future = (FutureObject *)Py_NewRef(op);
     PyObject *exc = Py_NewRef(future->outcome);
+    Py_XINCREF(loop);
     future_mark_seen(future);
     raised_restore(&future->raised, exc);
     if (loop != NULL && loop->errors != NULL) {
         loop_record_error(loop, exc);
     }
-    PyObject *title = sync_title((PyObject *)future);
+    PyObject *title = sync_title(op);
     log_exception(loop, "error",
                   title != NULL ? PyUnicode_FromFormat(
                       "%U failed and nobody retrieved its exception", title)
@@ -70,6 +70,8 @@ future_report_unseen(LoopObject *loop, struct unseen *unseen)
                   exc);
     Py_XDECREF(title);
     Py_DECREF(exc);
+    Py_XDECREF(loop);
+    Py_DECREF(future);
 }
 
 COLD static int
@@ -125,17 +127,17 @@ future_loop_borrowed(FutureObject *future)
     return begun_loop_borrowed(state_of_type(Py_TYPE(future)), future->loop_number);
 }
 
-/* 0 if the outcome can be set here and now; -1 with a RuntimeError, or a LoopClosedError: there are
- * callbacks, and nobody will make them. Beware: as sync_touch(). */
+/* 1 if the outcome can be set here and now, 0: it has one already; -1 with a RuntimeError, or a
+ * LoopClosedError: there are callbacks, and nobody will make them. Beware: as sync_touch(). */
 static int
-future_check_pending(FutureObject *future, const char *function)
+future_may_settle(FutureObject *future, const char *function)
 {
     ModuleState *state = state_of_type(Py_TYPE(future));
     if (sync_touch(state, (SyncObject *)future, function) < 0) {
         return -1;
     }
     if (future->state != FUTURE_PENDING) {
-        return raise_future_is(future, function, " has its outcome already");
+        return 0;
     }
     LoopObject *loop = future_loop_borrowed(future);
     if (future->callbacks != NULL && (loop == NULL || loop->refuses)) {
@@ -143,7 +145,16 @@ future_check_pending(FutureObject *future, const char *function)
                     " has callbacks, and the run of its loop is over");
         return -1;
     }
-    return 0;
+    return 1;
+}
+
+/* Likewise 0, or -1 with a RuntimeError also if it has one. */
+static int
+future_need_pending(FutureObject *future, const char *function)
+{
+    int may = future_may_settle(future, function);
+    return may != 0 ? (may > 0 ? 0 : -1)
+                    : raise_future_is(future, function, " has its outcome already");
 }
 
 /* It has its outcome, whose reference it owns: whoever waits goes on, and its callbacks are made in
@@ -156,6 +167,7 @@ future_settle_steal(FutureObject *future, enum future_state state, PyObject *out
     future->state = (uint8_t)state;
     future->outcome = outcome_steal;
     future->callbacks = NULL;
+    future->held = 0;
     waitlist_grant_all(&future->waitlist);
     if (state == FUTURE_FAILED && loop != NULL) {
         ring_push(&loop->unseen_others, &future->unseen.link);
@@ -176,7 +188,7 @@ static PyObject *
 future_py_set_result(PyObject *op, PyObject *result)
 {
     FutureObject *future = (FutureObject *)op;
-    if (future_check_pending(future, "Future.set_result()") < 0
+    if (future_need_pending(future, "Future.set_result()") < 0
         || future_settle_steal(future, FUTURE_RETURNED, Py_NewRef(result)) < 0) {
         return NULL;
     }
@@ -218,7 +230,7 @@ future_py_set_exception(PyObject *op, PyObject *exception)
 {
     FutureObject *future = (FutureObject *)op;
     PyObject *exc = future_exception_from(exception);
-    if (exc == NULL || future_check_pending(future, "Future.set_exception()") < 0) {
+    if (exc == NULL || future_need_pending(future, "Future.set_exception()") < 0) {
         Py_XDECREF(exc);
         return NULL;
     }
@@ -247,9 +259,6 @@ future_py_cancel(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObjec
     if (args_parse("Future.cancel()", names, 1, 0, args, n_args, kwnames, &reason) < 0) {
         return NULL;
     }
-    if (future->state != FUTURE_PENDING) {
-        Py_RETURN_FALSE;
-    }
     ScopeObject *scope = scope_new(state);
     if (scope == NULL) {
         return NULL;
@@ -257,9 +266,10 @@ future_py_cancel(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObjec
     loop_cancel_by_call(NULL, scope, reason);
     LoopObject *loop = current_loop_borrowed(state);
     scope_set_culprit(scope, loop != NULL ? loop->current : NULL);
-    if (future_check_pending(future, "Future.cancel()") < 0) {
+    int may = future_may_settle(future, "Future.cancel()");  /* after all that may run Python */
+    if (may <= 0) {
         Py_DECREF(scope);
-        return NULL;
+        return may == 0 ? Py_NewRef(Py_False) : NULL;
     }
     return future_settle_steal(future, FUTURE_CANCELLED, (PyObject *)scope) == 0
                ? Py_NewRef(Py_True)
@@ -300,7 +310,7 @@ future_py_exception(PyObject *op, PyObject *Py_UNUSED(ignored))
     }
     if (future->state == FUTURE_FAILED && future->outcome != NULL) {
         future_mark_seen(future);
-        return Py_NewRef(future->outcome);
+        return raised_ask(&future->raised, future->outcome);
     }
     return future_outcome(future);
 }
@@ -358,8 +368,11 @@ PyDoc_STRVAR(future_add_done_callback_doc,
 "\n"
 "context: a contextvars.Context to call it in; None: a copy of the current one, made now.\n"
 "\n"
-"Raises TypeError for what cannot be called, LoopClosedError after the run, and RuntimeError\n"
-"in another thread than the one that runs the loop, or if no loop uses it and none runs here.\n");
+"Until it has been called, tasks of another loop cannot use the future.\n"
+"\n"
+"Raises TypeError for what cannot be called, LoopClosedError when the run is over, and\n"
+"RuntimeError in another thread than the one that runs the loop, for one that another loop\n"
+"uses, or if the loop that uses it has gone and none runs here.\n");
 
 static PyObject *
 future_py_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t n_args,
@@ -379,19 +392,22 @@ future_py_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t n_ar
         loop = need_current_loop_borrowed(state, function);
         rc = loop != NULL ? sync_enter(state, (SyncObject *)op, loop, function) : -1;
     }
+    Py_XINCREF(loop);
     if (rc == 0 && loop_check_accepts(loop, function) < 0) {
         rc = -1;
     }
     if (rc == 0 && future->state != FUTURE_PENDING) {
         rc = loop_add_call(loop, call, new_list);
-        loop->callbacks_due = loop->calls != NULL;
+        loop->callbacks_due = loop->calls != NULL;  /* its driver may have had it made */
     }
     else if (rc == 0 && future->callbacks != NULL) {
         rc = PyList_Append(future->callbacks, call);
     }
     else if (rc == 0 && (rc = PyList_Append(new_list, call)) == 0) {
         future->callbacks = Py_NewRef(new_list);
+        future->held = 1;  /* tasks of no other loop may use it now */
     }
+    Py_XDECREF(loop);
     Py_DECREF(new_list);
     Py_DECREF(call);
     return rc == 0 ? Py_NewRef(Py_None) : NULL;
@@ -419,6 +435,7 @@ future_py_remove_done_callback(PyObject *op, PyObject *fn)
         n = callbacks_take_out(list, gone);
         if (PyList_GET_SIZE(list) == 0) {
             Py_CLEAR(future->callbacks);
+            future->held = 0;
         }
     }
     Py_XDECREF(gone);
@@ -440,6 +457,7 @@ future_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (future != NULL) {
         LoopObject *loop = current_loop_borrowed(state_of_type(type));
         future->loop_number = loop != NULL ? loop->number : 0;
+        future->unseen.owner = (PyObject *)future;
         future->unseen.report = future_report_unseen;
         waitlist_init(&future->waitlist);
     }
@@ -502,7 +520,7 @@ future_tp_finalize(PyObject *op)
     FutureObject *future = (FutureObject *)op;
     if (future->state == FUTURE_FAILED && !future->is_seen) {
         PyObject *saved = PyErr_GetRaisedException();
-        future_report_unseen(future_loop_borrowed(future), &future->unseen);
+        future_report_unseen(future_loop_borrowed(future), op);
         PyErr_SetRaisedException(saved);
     }
 }

@@ -1,13 +1,13 @@
-"""What tests.rigs.oom runs while memory runs out: callbacks of tasks, wait(), shield()."""
+"""What tests.rigs.oom runs while memory runs out: callbacks of tasks, futures, wait(), shield()."""
 
 from __future__ import annotations
 
 import math
 
 import sleeploop
-from sleeploop import Task
+from sleeploop import Future, Task
 
-from .oom_scenarios import Undone, countdown, scenario
+from .oom_scenarios import Undone, countdown, raises, scenario
 
 called = list[str]()
 
@@ -53,3 +53,65 @@ async def waiting() -> tuple[int, int]:
 @scenario
 def wait_and_shield() -> None:
     assert sleeploop.run(waiting(), speed=math.inf) == (2, 1)
+
+
+had = list[object]()
+
+
+async def get(future: Future[str]) -> None:
+    had.append(await future)
+
+
+def note_future(future: Future[str]) -> None:
+    had.append(future.done())
+
+
+async def futures() -> None:
+    soup, fish, meat = (Future[str](name=name) for name in ("soup", "fish", "meat"))
+    async with sleeploop.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(get(soup))
+        await sleeploop.checkpoint()
+        for callback in note_future, print, note_future:
+            soup.add_done_callback(callback)
+        assert soup.remove_done_callback(print) == 1
+        soup.set_result("leek")
+        assert repr(soup) == "<Future 'soup' with result 'leek'>"
+    soup.add_done_callback(note_future)
+    await sleeploop.sleep(1)
+    fish.set_exception(LookupError)
+    meat.cancel("none left")
+    assert meat.cancel() is False
+    for ask in fish.result, lambda: fish.__await__().send(None):
+        raises(LookupError, ask)
+    raises(sleeploop.CancelledError, meat.result)
+    raises(RuntimeError, fish.set_result, "one more")
+
+
+@scenario
+def futures_are_set() -> None:
+    """Whoever waits goes on, and every callback is made, or there is an error."""
+    had.clear()
+    sleeploop.run(futures(), speed=math.inf)
+    if had != [True, True, "leek", "leek", True]:
+        raise Undone(had)
+
+
+async def lose() -> None:
+    kept.append(Future())
+    kept[0].set_exception(LookupError("kept"))
+    Future[None](name="dropped").set_exception(LookupError("dropped"))
+
+
+kept = list[Future[None]]()
+
+
+@scenario
+def failures_of_futures() -> None:
+    """Nobody retrieves them: the run raises both."""
+    kept.clear()
+    error = raises(ExceptionGroup, sleeploop.run, lose(), speed=math.inf)
+    assert isinstance(error, ExceptionGroup)
+    if error.subgroup(MemoryError):
+        raise error
+    assert [str(one) for one in error.exceptions] == ["dropped", "kept"]
