@@ -226,6 +226,19 @@ def test_one_that_nobody_asks_for_is_logged_and_raised(keep, caplog):
     assert len(caplog.messages) == 1
 
 
+def test_one_that_no_task_has_used_is_of_the_run_in_which_it_is_set(caplog):
+    async def main():
+        future.set_exception(KeyError("k"))
+        await sleep(1)
+
+    future = Future(name="f")
+    virtual(outcome(first_of(future, sleep(1))))  # its loop is gone
+    for future in future, Future(name="f"):
+        with pytest.raises(KeyError):
+            virtual(main())
+    assert caplog.messages == [LOST] * 2
+
+
 def test_several_are_a_group_with_those_of_tasks():
     async def fail():
         raise ValueError("of a task")

@@ -196,6 +196,7 @@ class Item:  # in a cycle with all that it may meet
 
 item = Item()
 item.lock, item.queue = Lock(name="lock"), Queue(1, name="queue", stats=True)
+item.future, item.lost = Future(name="future"), Future(name="lost")
 item.resource, item.condition = Resource(name="resource", stats=True), Condition(name="condition")
 
 async def work(log, name):
@@ -209,6 +210,8 @@ async def work(log, name):
 
 async def main():
     log = []
+    item.future.set_result(item)
+    assert await item.future is item
     async with TaskGroup() as group:
         for name in "abc":
             group.create_task(work(log, name))
@@ -221,6 +224,7 @@ async def main():
 assert virtual(main()) == [("a", 0), ("b", 0), ("c", 0)]
 
 async def all_at_once():
+    await first_of(item.future, item.lost)
     await all_of(item.lock.acquire(), item.queue.put(item), item.resource.request())
     async with item.condition:
         await first_of(item.condition.wait(), item.resource.request(), item.queue.put(1))
@@ -231,6 +235,8 @@ except DeadlockError as error:
     assert "Condition 'condition'" in str(error)
 else:
     raise AssertionError
+item.lost.set_exception(ValueError("lost"))
+item.lost.exception()
 """
 
 

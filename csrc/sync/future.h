@@ -145,6 +145,9 @@ future_may_settle(FutureObject *future, const char *function)
                     " has callbacks, and the run of its loop is over");
         return -1;
     }
+    if (loop == NULL && (loop = current_loop_borrowed(state)) != NULL) {
+        future->loop_number = loop->number;  /* no task has used it yet; a failure is this run's */
+    }
     return 1;
 }
 
