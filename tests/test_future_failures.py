@@ -227,15 +227,15 @@ def test_one_that_nobody_asks_for_is_logged_and_raised(keep, caplog):
 
 
 def test_one_that_no_task_has_used_is_of_the_run_in_which_it_is_set(caplog):
-    async def main():
+    async def main(future):
         future.set_exception(KeyError("k"))
         await sleep(1)
 
-    future = Future(name="f")
-    virtual(outcome(first_of(future, sleep(1))))  # its loop is gone
-    for future in future, Future(name="f"):
+    futures = [Future(name="f") for _ in range(2)]
+    virtual(first_of(futures[0], sleep(1)))  # its loop is gone
+    for future in futures:
         with pytest.raises(KeyError):
-            virtual(main())
+            virtual(main(future))
     assert caplog.messages == [LOST] * 2
 
 
