@@ -15,7 +15,7 @@ from sleeploop import _chrometrace, _timeline
 
 __all__ = ["Trace", "TraceEvent"]
 
-# By the numbers of csrc/trace.h and csrc/traceread.h.
+# By the numbers of csrc/core/trace.h and csrc/api/traceread.h.
 _KINDS = ("spawn", "sleep", "checkpoint", "block", "wake", "cancel", "end")
 _BLOCK, _END = _KINDS.index("block"), _KINDS.index("end")
 _HOW = (

@@ -21,9 +21,9 @@ def assert_ends_well(program: str, *args: str) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("end\n", "", 0)
 
 
-# What may lie in the module for long, one of each type; but for a Tick, see csrc/tick.h, and for
-# statistics: when a struct sequence of CPython dies, it asks its type how many fields it has, which
-# has been cleared by then.
+# What may lie in the module for long, one of each type; but for a Tick, see csrc/time/tick.h, and
+# for statistics: when a struct sequence of CPython dies, it asks its type how many fields it has,
+# which has been cleared by then.
 KEPT = {
     "nothing": "None",
     "SleepingLoop": "m.SleepingLoop()",

@@ -157,6 +157,19 @@ def test_a_page_begins_with_its_contents(page):
         assert re.findall(r"^\[(.*)\]\(#", beginning, re.MULTILINE) == headings
 
 
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_of_the_code_that_a_page_names_is_there(page):
+    """`core/kinds.h` or `csrc/core/kinds.h`; or `kinds.h`, as no two have the same name.
+
+    Not in the changelog, which tells of the past.
+    """
+    headers = {str(path.relative_to(ROOT / "csrc")) for path in (ROOT / "csrc").glob("*/*.h")}
+    known = headers | {f"csrc/{name}" for name in headers}
+    known |= {name.rpartition("/")[2] for name in headers}
+    named = re.findall(r"(?<![\w./])[\w./]+\.h\b", page.read_text())
+    assert page.name == "CHANGELOG.md" or set(named) - known == set()
+
+
 def test_the_index_leads_to_every_page():
     index = (ROOT / "docs" / "README.md").read_text()
     missing = [page.name for page in PAGES[1:] if f"({page.name})" not in index]

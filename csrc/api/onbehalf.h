@@ -1,8 +1,8 @@
-/* onbehalf.h: waiting at several places at once, for `sleeploop/_first_of.py`.
+/* onbehalf.h: waiting at several waitlists at once, for `sleeploop/_first_of.py`.
  *
- * A task stands at one place. So there is another task for each of the others, which acts for the
- * one that awaits them all: what it is given is that one's. All of them take their places in one
- * step, so that nobody gets in between.
+ * A task waits at one waitlist. So there is another task for each of them, which acts for the one
+ * that awaits them all: what it is given is that one's. All of them get in line in one step, so
+ * that nobody gets in between.
  */
 #ifndef SLEEPLOOP_API_ONBEHALF_H
 #define SLEEPLOOP_API_ONBEHALF_H

@@ -1,4 +1,4 @@
-/* private.h: what the Python half of the package needs of this one. Not for users. */
+/* private.h: functions for the Python half of the package, and not for users. */
 #ifndef SLEEPLOOP_API_PRIVATE_H
 #define SLEEPLOOP_API_PRIVATE_H
 

@@ -156,7 +156,7 @@ module_py_trace_size(PyObject *module, PyObject *op)
 PyDoc_STRVAR(trace_rows_doc,
 "_trace_rows($module, loop, /)\n--\n\n"
 "What a traced loop has noted: (how many events there were, those that are left, their\n"
-"places, the names of unfinished tasks); csrc/traceread.h says what each of them holds.\n");
+"places, the names of unfinished tasks); csrc/api/traceread.h says what each of them holds.\n");
 
 static PyObject *
 module_py_trace_rows(PyObject *module, PyObject *op)

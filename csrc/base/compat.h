@@ -17,10 +17,10 @@
  *     count of 0 can be set, and set to 1           here, inlinemethod.h             3.11 to 3.15
  *   a type's tp_flags, written before it is used    here: PyType_Freeze();           3.11 to 3.13
  *     BASETYPE is taken away                        finish_types()                   3.11 to 3.15
- *   PyStopIterationObject.value                     trap.h, task.h                   3.11 to 3.15
+ *   PyStopIterationObject.value                     stopiteration.h, task.h          3.11 to 3.15
  *   PyBaseExceptionObject and its args, traceback,
- *     context; a struct that begins with one        objects.h, cancelled.h,
- *                                                   failure.h, interrupt.h           3.11 to 3.15
+ *     context; a struct that begins with one        cancelled.h, failure.h,
+ *                                                   interrupt.h                      3.11 to 3.15
  *   tp_members of a struct sequence's type          sequence.h                       3.11 to 3.15
  *   slots that a type of CPython fills in:
  *     those of BaseException                        cancelled.h                      3.11 to 3.15

@@ -1,4 +1,4 @@
-/* lateness.h: how late the wake-ups came, in a small histogram.
+/* lateness.h: how late sleeps and ticks ended, in a small histogram.
  *
  * Four buckets an octave of nanoseconds, as HdrHistogram does it with more: a
  * quantile read from it is at most a quarter too high and never too low. Knows

@@ -3,7 +3,7 @@
  * Knows no Python object: whoever stands in a ring embeds a `struct link`. A
  * ring is circular and doubly linked through its own head, so a link can leave
  * from the middle, and neither joining nor leaving allocates or fails. The same
- * ring serves the ready tasks, the tasks parked at one place, and the loop's
+ * ring serves the ready tasks, the tasks at one waitlist, and the loop's
  * register of tasks.
  */
 #ifndef SLEEPLOOP_BASE_RING_H

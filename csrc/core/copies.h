@@ -1,4 +1,4 @@
-/* copies.h: exceptions of the package are copied and pickled, whatever they hold.
+/* copies.h: how exceptions of the package are copied and pickled, whatever they hold.
  *
  * What an exception has as its arguments and attributes may be anything, also a task or a lock. So
  * that it does not get lost between two processes on their account, a copy shares what cannot be

@@ -1,4 +1,4 @@
-/* failure.h: what has failed, as often as it is raised.
+/* failure.h: a failure is raised with the traceback and the context that it had, each time anew.
  *
  * To raise an exception adds to its traceback, and sets its context; what is added holds the frames
  * of whoever it has come by. So a task keeps both as its coroutine left them, and they are put back

@@ -1,4 +1,4 @@
-/* objects.h: the objects that know each other, by name alone; and whose a timer is. */
+/* objects.h: the names of the structs that refer to each other; and whose a timer is. */
 #ifndef SLEEPLOOP_CORE_OBJECTS_H
 #define SLEEPLOOP_CORE_OBJECTS_H
 

@@ -1,4 +1,4 @@
-/* pool.h: which threads can bring a loop nothing: those of a pool of ours that have nothing to do.
+/* pool.h: the threads of to_thread(): those that have nothing to do can bring a loop nothing.
  *
  * sleeploop/_threads.py makes the pools, one for each loop that needs one, and notes here which
  * threads they have and how many calls are under way.

@@ -1,4 +1,4 @@
-/* report.h: where errors go that nobody is there to catch.
+/* report.h: where errors go that nobody is there to catch: to the run, or to the log.
  *
  * A run collects what it will raise in loop->errors; what cannot be raised is
  * logged by logging.getLogger("sleeploop"), and if even that fails it goes to

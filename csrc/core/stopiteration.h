@@ -1,4 +1,4 @@
-/* stopiteration.h: how an await ends with a value: in a StopIteration, of three kinds.
+/* stopiteration.h: how an await ends with a value: in a StopIteration, made in one of three ways.
  *
  * A whole one out of send(), whose caller may look at it; a bare one out of tp_iternext, by which
  * `await` takes it from 3.12 on; and there, for what ends most often, one that serves again and
@@ -6,7 +6,7 @@
  *
  * The last two need to know the public struct PyStopIterationObject and BaseException's: that
  * StopIteration's `value` stands by itself, and that one made without __init__() has `args`, which
- * nothing but __init__() and BaseException's own methods ever set. So it is in CPython 3.11 to 3.15.
+ * nothing but __init__() and BaseException's own methods ever set. So it is in 3.11 to 3.15.
  */
 #ifndef SLEEPLOOP_CORE_STOPITERATION_H
 #define SLEEPLOOP_CORE_STOPITERATION_H

@@ -1,4 +1,4 @@
-/* stopwatch.h: the time on which an object counts, from one loop to the next.
+/* stopwatch.h: the time by which an object counts for its statistics, from one loop to the next.
  *
  * It is the time of the loop whose tasks use the object, whoever asks. When those of another loop
  * come to use it, or the loop is gone, it goes on from where it stands. Neither holds the other:

@@ -1,4 +1,4 @@
-/* abandon.h: the end of a loop whose tasks get no more chance to await anything. */
+/* abandon.h: the end of a loop on the spot: its coroutines are closed, and await nothing more. */
 #ifndef SLEEPLOOP_RUN_ABANDON_H
 #define SLEEPLOOP_RUN_ABANDON_H
 

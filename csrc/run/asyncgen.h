@@ -1,4 +1,4 @@
-/* asyncgen.h: async generators that a run leaves unfinished are closed by it.
+/* asyncgen.h: async generators that a run leaves unfinished are closed by the loop.
  *
  * CPython tells of each at its first iteration and when it is collected
  * (sys.set_asyncgen_hooks, PEP 525). A collected one is closed by a task of the

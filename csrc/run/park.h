@@ -1,7 +1,7 @@
-/* park.h: where a task waits, by what its coroutine yielded.
+/* park.h: a task whose coroutine has yielded is parked, as its awaitable's kind says.
  *
- * Knows what may be yielded and which ring or heap that means; whether the clock
- * then moves is the run's business.
+ * Knows what may be yielded, and what comes of a task that is cancelled before it is parked. In
+ * which ring or heap it then waits only the kind knows.
  */
 #ifndef SLEEPLOOP_RUN_PARK_H
 #define SLEEPLOOP_RUN_PARK_H

@@ -1,7 +1,7 @@
 /* pass.h: one turn of the loop.
  *
- * Decides on order and on time. loop_pass() reads like a table of contents;
- * docs/design.md numbers its steps.
+ * Decides on order and on time. loop_pass() reads like a table of contents; docs/design.md numbers
+ * its parts, and has a drawing of them.
  */
 #ifndef SLEEPLOOP_RUN_PASS_H
 #define SLEEPLOOP_RUN_PASS_H

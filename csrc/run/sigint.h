@@ -1,11 +1,12 @@
 /* sigint.h: Ctrl-C during a run.
  *
- * The first asks the loop to cancel everything and let cleanup run, the second
- * (or one when only async generators are left to close) raises KeyboardInterrupt on
- * the spot. Only where Python's own handler stood, or that of a loop of the process from which
- * this one was forked; whoever set one of his own keeps it. Also answers whether signals can still change something. Speaks to _signal,
- * below signal: that only turns numbers into enum members, which costs more than all
- * the rest of a short run.
+ * The first asks the loop to cancel everything and let cleanup run, the second (or one when only
+ * async generators are left to close) raises KeyboardInterrupt on the spot. Only where Python's own
+ * handler stood, or that of a loop of the process from which this one was forked; whoever set one
+ * of his own keeps it. Also answers whether signals can still change something.
+ *
+ * Speaks to _signal, below signal: that only turns numbers into enum members, which costs more than
+ * all the rest of a short run.
  */
 #ifndef SLEEPLOOP_RUN_SIGINT_H
 #define SLEEPLOOP_RUN_SIGINT_H

@@ -1,6 +1,6 @@
-/* step.h: a ready task's turn: what it is resumed with, and what its verdict does.
+/* step.h: a ready task's turn: what its coroutine is resumed with, and what comes of it.
  *
- * The one place that acts on the verdicts of task_step().
+ * The one file that acts on the verdicts of task_step().
  */
 #ifndef SLEEPLOOP_RUN_STEP_H
 #define SLEEPLOOP_RUN_STEP_H

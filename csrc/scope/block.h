@@ -1,6 +1,6 @@
 /* block.h: how a `with` block of a scope is entered and left, and what its exception comes to.
  *
- * Says what is an error; the tree is changed by scope.h and cancel.h.
+ * Says what is an error; the tree is changed by scopetree.h and cancel.h.
  */
 #ifndef SLEEPLOOP_SCOPE_BLOCK_H
 #define SLEEPLOOP_SCOPE_BLOCK_H

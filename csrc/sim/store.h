@@ -1,4 +1,6 @@
-/* store.h: Store, things that tasks bring and take, each the first that it likes: the type. */
+/* store.h: the Store type: things that tasks bring and take, each task the first that it likes.
+ * What is done with them is in offer.h.
+ */
 #ifndef SLEEPLOOP_SIM_STORE_H
 #define SLEEPLOOP_SIM_STORE_H
 

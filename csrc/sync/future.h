@@ -1,7 +1,7 @@
 /* future.h: Future, an outcome that is there one day: somebody sets it, and tasks wait for it.
  *
- * Who waits is parked at a place, and is let go when it is set; what the await comes to is looked up
- * then. An outcome never changes once it is there.
+ * Who waits is parked at a waitlist, and is let go when it is set; what the await comes to is
+ * looked up then. An outcome never changes once it is there.
  */
 #ifndef SLEEPLOOP_SYNC_FUTURE_H
 #define SLEEPLOOP_SYNC_FUTURE_H

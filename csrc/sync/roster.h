@@ -1,4 +1,4 @@
-/* roster.h: who has a token or waits for one.
+/* roster.h: the borrowers of a CapacityLimiter: who has a token or waits for one.
  *
  * A set of borrowers, each of which is in it by its Token. Whoever holds a Token can take it out
  * without asking the borrower for its hash or whether it equals another: a wait is cancelled, and

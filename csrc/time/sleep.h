@@ -1,9 +1,8 @@
 /* sleep.h: the awaitables that wait for time to pass.
  *
- * An awaitable yields itself to our loop, which reads what it wants from its
- * fields; no datetime is built. On any other loop it speaks the protocol of the
- * teaching example instead: it yields the wake-up time as a datetime and is sent
- * the actual one. It never acts on the loop: it reads the clock and notes lateness.
+ * Each is a row of the table of kinds, and yields itself to our loop; no datetime is built. On any
+ * other loop it speaks the protocol of the teaching example instead: it yields the wake-up time as
+ * a datetime and is sent the actual one.
  */
 #ifndef SLEEPLOOP_TIME_SLEEP_H
 #define SLEEPLOOP_TIME_SLEEP_H

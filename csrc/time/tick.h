@@ -1,5 +1,7 @@
-/* tick.h: the Tick type, what every() gives. It holds no object but its type, and is outside of the
- * collector as a Sleep is: seen by it, each tick would cost a tenth more.
+/* tick.h: the Tick type, what every() gives.
+ *
+ * A tick holds no object but its type, and is outside of the collector as a Sleep is: seen by it,
+ * each would cost a tenth more.
  */
 #ifndef SLEEPLOOP_TIME_TICK_H
 #define SLEEPLOOP_TIME_TICK_H

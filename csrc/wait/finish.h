@@ -1,5 +1,5 @@
-/* finish.h: how a task ends: its outcome reaches those who wait for it, its group or the run.
- * What it had not released is broken. Also where errors of the loop itself go.
+/* finish.h: how a task ends: its outcome reaches those who wait for it, its group or the run,
+ * and locks that it has are broken. Also where errors of the loop itself go.
  */
 #ifndef SLEEPLOOP_WAIT_FINISH_H
 #define SLEEPLOOP_WAIT_FINISH_H

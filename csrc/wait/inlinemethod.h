@@ -1,4 +1,5 @@
-/* inlinemethod.h: `async with` for which nothing has to be made.
+/* inlinemethod.h: `__aenter__` and `__aexit__` as objects inside of a lock, so that `async with`
+ * makes none.
  *
  * Two bound methods for each block, made and thrown away, would take longer than everything else
  * about an uncontended Lock. So its __aenter__ and __aexit__ are objects inside of it: no memory

@@ -1,4 +1,4 @@
-/* part.h: how queues and the parts of a model are made, by their classes and by subclasses.
+/* part.h: how Queues, Resources, Containers and Stores are made, also by subclasses.
  *
  * What a class does in __init__() is done once, and all at once: a subclass may have forgotten it,
  * call it twice or from an argument's __index__(). Until then there is no room for anything, by

@@ -1,5 +1,5 @@
-/* waitable.h: what the types have in common that tasks wait at: a name, counts of something, how the
- * first is woken, how one says what it is.
+/* waitable.h: what all objects have in common that tasks wait at: a name, counts, a description;
+ * and how their waits are granted or refused.
  */
 #ifndef SLEEPLOOP_WAIT_WAITABLE_H
 #define SLEEPLOOP_WAIT_WAITABLE_H

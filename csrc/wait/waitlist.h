@@ -1,14 +1,14 @@
 /* waitlist.h: where tasks wait for each other. How they come there is in waitobject.h.
  *
- * A place is a ring of tasks, first in, first out. Whatever hands something out - a lock its
+ * A waitlist is a ring of tasks, first in, first out. Whatever hands something out - a lock its
  * ownership, a queue its items - gives it to the first task there is and takes that task from the
- * place in the same moment; nobody who comes later can get in between. So there are two ways only
+ * ring in the same moment; nobody who comes later can get in between. So there are two ways only
  * for a wait to end: it was granted, and its task has what it waited for whatever comes
  * afterwards; or it was taken away, and has got nothing.
  *
- * What is waited for is a kind's business: a table of functions, of which a type has one for each
- * of its methods that wait. Knows no loop but to ask which one uses an object; who wakes the tasks
- * is in sync.h.
+ * What is waited for is a kind's business: a row of functions, of which a type has one for each of
+ * its methods that wait. Knows no loop but to ask which one uses an object; the tasks are woken in
+ * waitable.h.
  */
 #ifndef SLEEPLOOP_WAIT_WAITLIST_H
 #define SLEEPLOOP_WAIT_WAITLIST_H

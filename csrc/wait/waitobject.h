@@ -1,7 +1,7 @@
 /* waitobject.h: what `await lock.acquire()` and its like await: how it begins, and how it ends.
  *
- * It asks its kind for what is wanted, and yields itself if that cannot be had at once: then park.h
- * has its task wait at a place. What was granted and is not taken, it gives back.
+ * It asks its kind for what is wanted, and yields itself if that cannot be had at once: then its
+ * task is parked at a waitlist. What was granted and is not taken, it gives back.
  */
 #ifndef SLEEPLOOP_WAIT_WAITOBJECT_H
 #define SLEEPLOOP_WAIT_WAITOBJECT_H
