@@ -649,6 +649,7 @@ class NoClass:
         (sleep_forever, "<sleep_forever>", "'await' it"),
         (checkpoint, "<checkpoint>", "'await' it"),
         (sleeploop.current_task, "<Task 'Task-1' test_", "own awaitables"),
+        (sleeploop.Future, "<Future pending>", "own awaitables"),
         (lambda: sleeploop.current_task().__await__(), "Join object", "'await' it"),
     ],
 )  # fmt: skip

@@ -47,6 +47,7 @@ loop_refuse(LoopObject *loop, TaskObject *task, PyObject *obj_steal)
                "here, or asyncio.run() in a thread for that part";
     }
     else if (!Py_IS_TYPE(obj_steal, loop->state->TaskType)
+             && !Py_IS_TYPE(obj_steal, loop->state->FutureType)
              && seems_to_have(obj_steal, "add_done_callback")) {
         hint = ", a future of another library: wait for its result() in a thread, and use "
                "sleeploop's sleep() and tasks here";
