@@ -449,7 +449,7 @@ def test_nothing_stays_behind():
         for _ in range(50):  # its thread is about to end
             if ref() is None:
                 break
-            await until(lambda: True)
+            await checkpoint()
             threading.Event().wait(0.01)
             gc.collect()
         return ref() is None
