@@ -123,10 +123,15 @@ failures_unpack(ModuleState *state, PyObject *list)
         Py_DECREF(failure);
     }
     Py_XDECREF(known);
-    while (PyList_GET_SIZE(list) > n) {
-        PyObject *last = PyList_GET_ITEM(list, PyList_GET_SIZE(list) - 1);
-        Py_SET_SIZE(list, PyList_GET_SIZE(list) - 1);  /* the room stays allocated */
-        Py_DECREF(last);
+    /* One by one from the end: that takes no memory but where the list gives some back, and if even
+     * for that there is none, something is there twice. */
+    for (Py_ssize_t end = PyList_GET_SIZE(list); end > n; end--) {
+        if (PyList_SetSlice(list, end - 1, end, NULL) < 0) {
+            PyErr_Clear();
+            if (n > 0 && end <= PyList_GET_SIZE(list)) {
+                (void)PyList_SetItem(list, end - 1, Py_NewRef(PyList_GET_ITEM(list, 0)));
+            }
+        }
     }
 }
 

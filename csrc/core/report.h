@@ -12,6 +12,31 @@
 #include "loopobject.h"
 #include "../poll/idle.h"
 
+#define ERRORS_ROOM 4  /* so many can be noted even when memory has run out */
+
+/* A list for what a run has failed with. The room is None, which failures_unpack() leaves out. */
+static PyObject *
+errors_new(void)
+{
+    PyObject *errors = PyList_New(ERRORS_ROOM);
+    for (Py_ssize_t i = 0; errors != NULL && i < ERRORS_ROOM; i++) {
+        PyList_SET_ITEM(errors, i, Py_NewRef(Py_None));
+    }
+    return errors;
+}
+
+/* Behind those that are in it. 0, or -1 with MemoryError. */
+static int
+errors_add(PyObject *errors, PyObject *failure)
+{
+    for (Py_ssize_t i = 0; i < ERRORS_ROOM && i < PyList_GET_SIZE(errors); i++) {
+        if (PyList_GET_ITEM(errors, i) == Py_None) {
+            return PyList_SetItem(errors, i, Py_NewRef(failure));
+        }
+    }
+    return PyList_Append(errors, failure);
+}
+
 /* What came out of the logging is set: its handlers are the user's, and so is the repr() of what it
  * has put into words. Its errors are dropped, as logging itself does; what ends a run ends this one:
  * KeyboardInterrupt as Ctrl-C does. */
@@ -31,7 +56,7 @@ log_failed(LoopObject *loop)
             idle_wake(&loop->idle);
         }
     }
-    else if (loop == NULL || loop->errors == NULL || PyList_Append(loop->errors, exc) < 0) {
+    else if (loop == NULL || loop->errors == NULL || errors_add(loop->errors, exc) < 0) {
         PyErr_SetRaisedException(Py_NewRef(exc));
         PyErr_WriteUnraisable(NULL);
     }
@@ -77,33 +102,12 @@ log_exception(LoopObject *loop, const char *level, PyObject *message_steal, PyOb
     PyErr_SetRaisedException(saved);
 }
 
-/* An empty list that can take four errors even when memory has run out. */
-static PyObject *
-errors_new(void)
-{
-    PyObject *errors = PyList_New(0);
-    if (errors == NULL) {
-        return NULL;
-    }
-    for (int i = 0; i < 4; i++) {
-        if (PyList_Append(errors, Py_None) < 0) {
-            Py_DECREF(errors);
-            return NULL;
-        }
-    }
-    Py_SET_SIZE(errors, 0);  /* the items stay allocated; four references to None are ours */
-    for (int i = 0; i < 4; i++) {
-        Py_DECREF(Py_None);
-    }
-    return errors;
-}
-
 /* Notes a failure for the run to raise, a task that failed or an exception. */
 static void
 loop_record_error(LoopObject *loop, PyObject *failure)
 {
     if (loop->errors != NULL) {
-        if (PyList_Append(loop->errors, failure) == 0) {
+        if (errors_add(loop->errors, failure) == 0) {
             return;
         }
         PyErr_Clear();

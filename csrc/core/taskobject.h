@@ -51,7 +51,7 @@ struct TaskObject {
     PyObject *context;       /* owned: this task's copy; NULL: that of whoever drives the loop */
     PyObject *payload;       /* owned; see task_state */
     union {
-        struct link link;    /* in the ready ring, in the joined task's `waiters`, or at a place */
+        struct link link;    /* in the ready ring, in the joined task's `waiters`, or in a waitlist */
         struct raised raised;  /* TASK_FAILED: of its exception, as the coroutine left it */
     };
     struct timer timer;      /* in the loop's heap, or a Resource's, while it is parked there */

@@ -13,7 +13,7 @@
 #include "../wait/waitlist.h"
 #include "../wait/waitobject.h"
 
-/* At rest the first of each place cannot go on: there is not enough for the getter, or no room for
+/* At rest the first of each list cannot go on: there is not enough for the getter, or no room for
  * the putter. Holds no object but its name, so it cannot be part of a cycle. */
 typedef struct {
     SYNC_HEAD

@@ -24,7 +24,7 @@ typedef struct {
     uint64_t loop_number;    /* of the loop whose tasks used any of its ends last; 0: none yet */
 } ChannelObject;
 
-/* A SendChannel or a ReceiveChannel. What waits here stands at a place of the channel, which is
+/* A SendChannel or a ReceiveChannel. What waits here stands in a list of the channel, which is
  * the one that changes loops: `loop_number` is a copy, and `held` is not used. */
 typedef struct {
     SYNC_HEAD

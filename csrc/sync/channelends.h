@@ -27,7 +27,7 @@ end_new(ModuleState *state, ChannelObject *channel, int sends, PyObject *name)
     return (PyObject *)end;
 }
 
-/* Without a tp_clear: a parked task finds the place where it stands by the end. A cycle through
+/* Without a tp_clear: a parked task finds the list in which it stands by the end. A cycle through
  * one leads through what is buffered, or through a task, and these break it. */
 static int
 end_tp_traverse(PyObject *op, visitproc visit, void *arg)

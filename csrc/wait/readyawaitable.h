@@ -25,16 +25,16 @@ ready_awaitable_new_steal(ModuleState *state, PyObject *value, void (*take_back)
     if (value == NULL) {
         return NULL;
     }
-    ReadyAwaitableObject *instant = PyObject_GC_New(ReadyAwaitableObject, state->ReadyAwaitableType);
-    if (instant == NULL) {
+    ReadyAwaitableObject *made = PyObject_GC_New(ReadyAwaitableObject, state->ReadyAwaitableType);
+    if (made == NULL) {
         Py_DECREF(value);
         return NULL;
     }
-    instant->value = value;
-    instant->is_shared = 0;
-    instant->take_back = take_back;
-    PyObject_GC_Track(instant);
-    return (PyObject *)instant;
+    made->value = value;
+    made->is_shared = 0;
+    made->take_back = take_back;
+    PyObject_GC_Track(made);
+    return (PyObject *)made;
 }
 
 /* The one that comes to None, again and again: nothing is made where nothing is waited for. */

@@ -172,7 +172,7 @@ wait_grant(WaitObject *wait)
     wait_end(wait, WAIT_GRANTED);
 }
 
-/* Likewise for all who are at the place now. */
+/* Likewise for all who stand in the list now. */
 static void
 waitlist_grant_all(struct waitlist *waitlist)
 {
@@ -189,7 +189,7 @@ wait_refuse(WaitObject *wait)
     wait_end(wait, WAIT_REFUSED);
 }
 
-/* Likewise for all who are at the place now; phase: tells result() why. */
+/* Likewise for all who stand in the list now; phase: tells result() why. */
 static void
 waitlist_refuse_all(struct waitlist *waitlist, uint8_t phase)
 {

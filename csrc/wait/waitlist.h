@@ -130,7 +130,7 @@ struct wait_kind {
      * NULL with an exception. If there is no such function: likewise, or see `blocker`. */
     PyObject *(*blockers)(PyObject *object);
 
-    /* Parks in an order of its own: 0, or -1 with an exception. NULL: at the end of `place`. */
+    /* Parks in an order of its own: 0, or -1 with an exception. NULL: at the end of the list. */
     int (*park)(WaitObject *wait, TaskObject *task);
     void (*unpark)(WaitObject *wait, TaskObject *task);
 

@@ -20,7 +20,7 @@
 
 /* ---- made, and given back -------------------------------------------------------------------- */
 
-/* Of one that has just been allocated, or of what begins with one. place: in `object`, or NULL for
+/* Of one that has just been allocated, or of what begins with one. waitlist: in `object`, or NULL for
  * a kind that parks by itself. value: owned by the wait from now on, or NULL. Steals value. */
 static inline void
 wait_init(WaitObject *self, const struct wait_kind *kind, PyObject *object, struct waitlist *waitlist,
@@ -295,7 +295,7 @@ wait_graph_row(Awaitable *op)
 
 /* ---- the type -------------------------------------------------------------------------------- */
 
-/* Without a tp_clear, as a Join: a parked task finds the place where it stands by its wait. A
+/* Without a tp_clear, as a Join: a parked task finds the list in which it stands by its wait. A
  * cycle through one leads through its task, or through an object that breaks it. */
 static int
 wait_tp_traverse(PyObject *op, visitproc visit, void *arg)
