@@ -664,8 +664,14 @@ module_py_take_errors(PyObject *module, PyObject *op)
     }
     PyObject *errors = loop->errors;
     loop->errors = fresh;
-    failures_unpack(loop->state, errors);
-    return errors;
+    PyObject *list = PyList_GetSlice(errors, 0, failures_unpack(loop->state, errors));
+    if (list != NULL) {
+        Py_DECREF(errors);
+    }
+    else {
+        Py_SETREF(loop->errors, errors);  /* no memory to tell: they stay */
+    }
+    return list;
 }
 
 #endif /* SLEEPLOOP_API_PRIVATE_H */

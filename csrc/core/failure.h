@@ -100,9 +100,10 @@ address_is_known(PyObject *known, PyObject *op)
     return found > 0;
 }
 
-/* Turns a list of failures into one of exceptions, each of them once and as it was raised. It needs
- * no memory but to find what is there twice. Beware: may run Python. */
-static void
+/* Turns what a list of failures begins with into exceptions, each of them once and as it was raised:
+ * how many these are. What is behind them is nobody's. It needs no memory but to find what is there
+ * twice. Beware: may run Python. */
+static Py_ssize_t
 failures_unpack(ModuleState *state, PyObject *list)
 {
     PyObject *known = PyList_GET_SIZE(list) > 1 ? PySet_New(NULL) : NULL;
@@ -123,16 +124,7 @@ failures_unpack(ModuleState *state, PyObject *list)
         Py_DECREF(failure);
     }
     Py_XDECREF(known);
-    /* One by one from the end: that takes no memory but where the list gives some back, and if even
-     * for that there is none, something is there twice. */
-    for (Py_ssize_t end = PyList_GET_SIZE(list); end > n; end--) {
-        if (PyList_SetSlice(list, end - 1, end, NULL) < 0) {
-            PyErr_Clear();
-            if (n > 0 && end <= PyList_GET_SIZE(list)) {
-                (void)PyList_SetItem(list, end - 1, Py_NewRef(PyList_GET_ITEM(list, 0)));
-            }
-        }
-    }
+    return n;
 }
 
 #endif /* SLEEPLOOP_CORE_FAILURE_H */

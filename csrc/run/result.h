@@ -10,11 +10,11 @@
 #include "../core/taskobject.h"
 #include "../wait/finish.h"
 
-/* Raises exc; every other error of the run is logged, as only one can be raised. */
+/* Raises exc; every other of the n errors of the run is logged, as only one can be raised. */
 static void
-loop_raise_one(PyObject *errors, PyObject *exc)
+loop_raise_one(PyObject *errors, Py_ssize_t n, PyObject *exc)
 {
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(errors); i++) {
+    for (Py_ssize_t i = 0; i < n && i < PyList_GET_SIZE(errors); i++) {
         PyObject *other = Py_NewRef(PyList_GET_ITEM(errors, i));
         if (other != exc) {
             log_exception(NULL, "error",
@@ -27,26 +27,27 @@ loop_raise_one(PyObject *errors, PyObject *exc)
     PyErr_SetRaisedException(Py_NewRef(exc));
 }
 
-/* Raises what the run collected, exceptions; a single one as it is. */
+/* Raises what the run collected, n exceptions; a single one as it is. */
 static void
-loop_raise_errors(PyObject *errors)
+loop_raise_errors(PyObject *errors, Py_ssize_t n)
 {
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(errors); i++) {
+    for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *exc = PyList_GET_ITEM(errors, i);
         if (error_stands_alone(exc)) {
-            loop_raise_one(errors, exc);
+            loop_raise_one(errors, n, exc);
             return;
         }
     }
-    if (PyList_GET_SIZE(errors) == 1) {
+    if (n == 1) {
         PyErr_SetRaisedException(Py_NewRef(PyList_GET_ITEM(errors, 0)));
         return;
     }
-    PyObject *message = PyUnicode_FromFormat("%zd failures", PyList_GET_SIZE(errors));
+    PyObject *message = PyUnicode_FromFormat("%zd failures", n);
+    PyObject *list = message != NULL ? PyList_GetSlice(errors, 0, n) : NULL;
     PyObject *group =
-        message != NULL
-            ? PyObject_CallFunctionObjArgs(PyExc_BaseExceptionGroup, message, errors, NULL)
-            : NULL;
+        list != NULL ? PyObject_CallFunctionObjArgs(PyExc_BaseExceptionGroup, message, list, NULL)
+                     : NULL;
+    Py_XDECREF(list);
     Py_XDECREF(message);
     if (group != NULL) {
         PyErr_SetRaisedException(group);
@@ -63,19 +64,19 @@ loop_result_steal(LoopObject *loop, PyObject *roots, PyObject *errors)
     loop->unlisted = NULL;
     int is_listed = unlisted == NULL || PyList_Append(errors, unlisted) == 0;
     PyErr_Clear();
-    failures_unpack(loop->state, errors);
+    Py_ssize_t n = failures_unpack(loop->state, errors);
     if (!is_listed) {
         PyErr_SetRaisedException(Py_XNewRef(failure_exception_borrowed(loop->state, unlisted)));
     }
     else if (loop->interrupted) {
         PyObject *exc = PyObject_CallNoArgs(PyExc_KeyboardInterrupt);
         if (exc != NULL) {
-            loop_raise_one(errors, exc);
+            loop_raise_one(errors, n, exc);
             Py_DECREF(exc);
         }
     }
-    else if (PyList_GET_SIZE(errors) > 0) {
-        loop_raise_errors(errors);
+    else if (n > 0) {
+        loop_raise_errors(errors, n);
     }
     else if (roots == NULL) {
         results = Py_NewRef(Py_None);

@@ -54,11 +54,9 @@ groupexit_new(ModuleState *state, GroupObject *group, PyObject *exc)
 static void
 raise_group_errors(LoopObject *loop, PyObject *errors, PyObject *context)
 {
-    PyObject *list = PyList_CheckExact(errors) ? Py_NewRef(errors) : Py_BuildValue("[O]", errors);
-    if (list != NULL) {
-        failures_unpack(loop->state, list);
-    }
-    Py_ssize_t n = list != NULL ? PyList_GET_SIZE(list) : 0;
+    PyObject *all = PyList_CheckExact(errors) ? Py_NewRef(errors) : Py_BuildValue("[O]", errors);
+    Py_ssize_t n = all != NULL ? failures_unpack(loop->state, all) : 0;
+    PyObject *list = all != NULL ? PyList_GetSlice(all, 0, n) : NULL;
     PyObject *message =
         list != NULL ? PyUnicode_FromFormat("%zd error%s in a TaskGroup", n, n == 1 ? "" : "s")
                      : NULL;
@@ -71,6 +69,7 @@ raise_group_errors(LoopObject *loop, PyObject *errors, PyObject *context)
     }
     Py_XDECREF(message);
     Py_XDECREF(list);
+    Py_XDECREF(all);
     if (group != NULL) {
         PyException_SetContext(group, Py_XNewRef(context));
         PyErr_SetRaisedException(group);
