@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import platform
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from benchmarks.measure import Run
 from benchmarks.peers import PEERS
 from benchmarks.workload import Median, Workload
-
-if TYPE_CHECKING:
-    from benchmarks.harness import Run
 
 Samples = Mapping[tuple[str, str, str], Sequence[float]]
 
@@ -24,25 +17,6 @@ def number(value: float) -> str:
     """Three or four figures that count."""
     places = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
     return f"{value:,.{places}f}"
-
-
-def cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def environment() -> dict[str, str]:
-    return {
-        "python": f"{platform.python_implementation()} {sys.version}",
-        "platform": platform.platform(),
-        "CPU": cpu(),
-        "load": ", ".join(f"{load:.2f}" for load in os.getloadavg()) + " before the first run",
-        "gc": f"left as it is for everyone, thresholds {gc.get_threshold()}",
-    }
 
 
 def head(run: Run, quick: bool) -> str:
