@@ -597,3 +597,56 @@ def test_the_holder_s_coroutine_is_closed_by_another_task():
         assert lock.locked()
 
     virtual(main())
+
+
+def of_queue():
+    queue = sleeploop.Queue()
+    return queue.get(), lambda: queue.put_nowait(7), lambda: queue.qsize() == 1
+
+
+def of_store():
+    store = sleeploop.Store()
+    return store.get(), lambda: store.put_nowait(7), lambda: store.items == (7,)
+
+
+def of_channel():
+    send_channel, receive_channel = sleeploop.open_channel(1)
+    receive = receive_channel.receive()
+    return (
+        receive,
+        lambda: send_channel.send_nowait(7),
+        lambda: receive_channel.receive_nowait() == 7,
+    )
+
+
+def of_container():
+    container = sleeploop.Container(5)
+    return container.get(3), lambda: container.put_nowait(3), lambda: container.level == 3
+
+
+def of_semaphore():
+    semaphore = sleeploop.Semaphore(0)
+    return semaphore.acquire(), semaphore.release, lambda: semaphore.value == 1
+
+
+def of_limiter():
+    limiter = sleeploop.CapacityLimiter(1)
+    limiter.acquire_on_behalf_of_nowait("other")
+    give = lambda: limiter.release_on_behalf_of("other")  # noqa: E731
+    return limiter.acquire(), give, lambda: limiter.borrowed_tokens == 0
+
+
+@pytest.mark.parametrize(
+    "make", [of_queue, of_store, of_channel, of_container, of_semaphore, of_limiter]
+)
+def test_what_it_was_granted_goes_back_once_if_its_finalizer_is_called_by_hand(make):
+    async def main():
+        wait, give, is_there = make()
+        task = create_task(outcome(wait))
+        await checkpoint()
+        give()
+        wait.__del__()
+        assert "was awaited before" in str(await task)
+        assert is_there()
+
+    virtual(main())

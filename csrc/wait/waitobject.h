@@ -155,8 +155,8 @@ wait_resume(Awaitable *op, LoopObject *loop, PyObject **result)
 {
     WaitObject *self = (WaitObject *)op;
     const struct wait_kind *kind = wait_kind(self);
-    if (self->outcome == WAIT_OPEN) {
-        return await_used_up(op);  /* the wake-up was somebody else's */
+    if (self->outcome == WAIT_OPEN || self->taken) {
+        return await_used_up(op);  /* the wake-up was somebody else's, or it has been given back */
     }
     if (kind->resume != NULL && self->outcome != WAIT_FAILED) {
         switch (kind->resume(self, loop, loop->current, NULL)) {
