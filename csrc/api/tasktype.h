@@ -359,7 +359,9 @@ task_tp_clear(PyObject *op)
         /* What it waits at may outlive the loop; those who wait behind it are garbage as well. */
         wait->outcome = WAIT_FAILED;
         wait_unpark((Awaitable *)wait, task->loop, task);
-        task->state = TASK_RUNNING;
+    }
+    if (task->state == TASK_PARKED) {
+        task->state = TASK_RUNNING;  /* its payload goes: nobody is to take it from where it waits */
     }
     scopes_drop(task_take_scopes(task));
     Py_CLEAR(task->coro);

@@ -15,7 +15,7 @@
 enum await_state { AWAIT_NEW, AWAIT_WAITING, AWAIT_ABROAD, AWAIT_DONE };
 
 /* What everything begins with that is awaited here. How it waits is said by its kind, a row of the
- * table in kinds.h; a kind is a byte, so that a Sleep fits into 48. */
+ * table below; a kind is a byte, so that a Sleep fits into 48. */
 #define AWAIT_HEAD                                                                             \
     PyObject_HEAD                                                                              \
     int64_t since;         /* while WAITING: loop time when it began, as are these: */         \

@@ -36,7 +36,7 @@ struct waitlist {
     PyObject *name;        /* owned exact str; NULL: none */                                   \
     PyObject *weakrefs;                                                                        \
     uint64_t loop_number;  /* of the loop whose tasks used it last; 0: none yet */             \
-    size_t parked;         /* tasks that wait here, at whichever of its places */          \
+    size_t parked;         /* tasks that wait here, in whichever of its lists */               \
     size_t held;           /* what tasks of that loop have of it and will give back */
 
 typedef struct {
@@ -46,7 +46,7 @@ typedef struct {
 /* And what a Lock begins with: the loop finds those that a task has when it ends. */
 #define OWNED_HEAD                                                                             \
     SYNC_HEAD                                                                                  \
-    struct waitlist waitlist;                                                                        \
+    struct waitlist waitlist;                                                                  \
     struct link link;    /* in the ring `locks` of the loop that used it last, unless that is  \
                             gone or it is broken */                                            \
     PyObject *left_by;   /* owned: name of the task that has ended with it, or Py_None; NULL: \
